@@ -1,0 +1,85 @@
+"""Who may use what: client tokens, and the checks that keep strangers off an open bridge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Literal
+from urllib.parse import urlsplit
+
+import jwt
+
+from .config import is_loopback
+
+Scope = Literal["talk", "operator"]
+SCOPES: tuple[Scope, ...] = ("talk", "operator")
+
+
+class Denied(Exception):
+    """Not allowed; the message says why and what to do, and may be shown to whoever asked."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def mint(secret: str, audience: str, subject: str, scopes: tuple[Scope, ...], seconds: float) -> str:
+    """A client token, signed with HS256."""
+    now = int(time.time())
+    claims = {"sub": subject, "aud": audience, "scope": " ".join(scopes), "iat": now, "exp": now + int(seconds)}
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def check(authorization: str, secret: str, audience: str, scope: Scope) -> str:
+    """The subject of a valid bearer token that has `scope`; raises `Denied`."""
+    kind, _, token = authorization.partition(" ")
+    if kind.lower() != "bearer" or not token:
+        raise Denied(401, "send Authorization: Bearer TOKEN; `voice-bridge token` makes one")
+    try:
+        claims = jwt.decode(
+            token.strip(), secret, algorithms=["HS256"], audience=audience, options={"require": ["exp", "aud"]}
+        )
+    except jwt.PyJWTError as error:
+        raise Denied(401, f"the token is not valid: {error}") from None
+    if scope not in str(claims.get("scope", "")).split():
+        raise Denied(403, f"the token lacks the scope {scope}")
+    return str(claims.get("sub", ""))
+
+
+def check_local(peer: str, headers: Mapping[str, str]) -> None:
+    """Raise `Denied` unless the request comes from a program on this machine: not through a tunnel, not from a page."""
+    remedy = "set twilio.auth_token for calls or auth.secret for clients (docs/configuration.md)"
+    try:
+        local = ip_address(peer).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise Denied(403, f"the bridge is open to this machine only; {remedy}")
+    if not is_loopback(host_of(headers)):
+        raise Denied(403, f"the Host header names another machine; {remedy}")
+    for name in headers:
+        if name.lower() == "forwarded" or name.lower().startswith("x-forwarded-"):
+            raise Denied(403, f"the request came through a proxy or tunnel ({name}); {remedy}")
+    check_origin(headers, "")
+
+
+def check_origin(headers: Mapping[str, str], public_url: str) -> None:
+    """Raise `Denied` if a web page of another site sent the request."""
+    origin = headers.get("Origin")
+    if origin is None:
+        return
+    own = {f"http://{headers.get('Host', '')}", f"https://{headers.get('Host', '')}"}
+    if public_url:
+        parts = urlsplit(public_url)
+        own.add(f"{parts.scheme}://{parts.netloc}")
+    if origin not in own:
+        raise Denied(403, f"a page of {origin[:100]!r} may not use this bridge; serve it from the bridge's own address")
+
+
+def host_of(headers: Mapping[str, str]) -> str:
+    """The host of the Host header, without its port."""
+    try:
+        return urlsplit(f"//{headers.get('Host', '')}").hostname or ""
+    except ValueError:
+        return ""

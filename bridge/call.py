@@ -1,0 +1,495 @@
+"""One conversation: the only place where a line meets an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codecs import dtmf
+from ..codecs.framing import FRAME, RATE
+from ..engines import base as engines
+from ..engines.base import Busy, Conversation, Engine, Opening, Sound
+from .admission import Admission, Refused, Ticket
+from .config import Settings
+from .lines.base import Digit, Heard, In, Line, Out, Played, ProtocolError, Started, Stopped
+from .observe import logs
+from .observe.metrics import CallStats, Metrics
+from .observe.recording import Recording
+from .observe.records import CallRecord, Records, measured
+from .playout import Playout
+
+START_LIMIT = 5.0  # seconds; Twilio starts a stream within one, a stranger may hold a socket no longer
+WATCH = 0.080  # seconds between looks at a call; half of the shortest limit that is watched
+LATE_WATCH = 0.040  # a look that comes this much too late waits for what the socket holds: the loop was busy
+SLOW_READER = 2.0  # seconds that one message may take to leave; the slot is worth more than a stuck peer
+LOST_LIMIT = 20.0  # seconds without an engine after which the caller is told instead of kept
+LOST_REPEAT = 4.0  # seconds between the sounds that say "still here" while the engine is away
+FAREWELL = 5.0  # seconds that hanging up by REST may take before the socket is closed all the same
+QUIET = 64  # of 32768 (-54 dBFS): below it a frame is a pause
+
+
+class End(StrEnum):
+    """Why a call is over."""
+
+    CALLER = "caller"
+    CLOSED = "closed"
+    DEAD = "line-dead"
+    SLOW = "slow-reader"
+    PROTOCOL = "protocol"
+    IDLE = "idle"
+    LENGTH = "length"
+    DIGIT = "digit"
+    TRANSFER = "transfer"
+    OPERATOR = "operator"
+    AGENT = "agent"
+    DRAIN = "drain"
+    ENGINE = "engine"
+    FAULT = "fault"
+
+    @property
+    def planned(self) -> bool:
+        """We ended it on purpose, so the caller must not hear the apology."""
+        return self in (
+            End.IDLE, End.LENGTH, End.DIGIT, End.TRANSFER, End.OPERATOR, End.AGENT, End.DRAIN,
+        )  # fmt: skip
+
+
+class Wire(Protocol):
+    """The socket of one call."""
+
+    def __aiter__(self) -> AsyncIterator[str | bytes]: ...
+    async def send(self, out: Out) -> None: ...
+    async def close(self, code: int, reason: str) -> None: ...
+
+
+Farewell = Callable[["Call"], Awaitable[None]]
+
+
+@dataclass(eq=False)
+class Switchboard:
+    """What all calls share."""
+
+    settings: Settings
+    engine: Engine
+    admission: Admission
+    metrics: Metrics
+    records: Records | None
+    lost_sound: NDArray[np.int16]
+    """Played while a lost engine comes back, at 8 kHz."""
+    farewell: Farewell
+    """Ends a planned call at the carrier, before its socket closes."""
+    calls: dict[str, Call] = field(default_factory=dict)
+
+    async def drain(self, limit: float) -> None:
+        """Let no one in, wait up to `limit` seconds for the calls that live, then end the rest."""
+        self.admission.draining = True
+        over = [call.over for call in self.calls.values()]
+        if over:
+            await asyncio.wait(over, timeout=limit)
+        finished = [call.finished for call in self.calls.values()]
+        self.cut()
+        if finished:
+            await asyncio.wait(finished, timeout=FAREWELL * 2)
+
+    def cut(self) -> None:
+        for call in list(self.calls.values()):
+            call.end(End.DRAIN)
+
+
+class Call:
+    """Runs one call from its first message to its record. `run` never raises for what a peer did."""
+
+    def __init__(self, board: Switchboard, line: Line, wire: Wire) -> None:
+        loop = asyncio.get_running_loop()
+        self.board = board
+        self.line = line
+        self.ticket: Ticket
+        self.transfer_to = ""
+        self.over: asyncio.Future[End] = loop.create_future()
+        self.stats: CallStats
+        self.log = logs.get(line=line.name)
+        self.began = loop.time()
+        self.started = datetime.now(UTC)
+        self.finished = loop.create_future()
+        self.playout = Playout(line.rate)
+        self._now = loop.time
+        self._wire = wire
+        self._conversation: Conversation
+        self._recording: Recording | None = None
+        self.recorded_to: str | None = None
+        self._asked: deque[tuple[int, float]] = deque()  # frames without a reply: their clock, when handed over
+        self._mouth = float("inf")  # when the caller spoke sample 0, by the loop's clock
+        self._active_at = self.began
+        self._sending_since: float | None = None
+        self._lost_at: float | None = None
+        self._lost_sound_at = 0.0
+        self._voided = 0  # samples of the agent to leave out: a clip of ours is playing in their place
+        self._watched_at = self.began
+
+    @property
+    def id(self) -> str:
+        return self.ticket.call
+
+    @property
+    def seconds(self) -> float:
+        return self._now() - self.began
+
+    async def run(self) -> None:
+        refused = await self._start()
+        if refused is not None:
+            await self._wire.close(1008, refused)
+            return
+        board = self.board
+        board.calls[self.id] = self
+        self.stats = board.metrics.begin(self.line.name, self.line.rate)
+        tasks = [asyncio.create_task(work) for work in (self._listen(), self._reply(), self._watch())]
+        try:
+            end = await self.over
+        except asyncio.CancelledError:
+            self.end(End.CLOSED)
+            end = self.over.result()
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._finish(end)
+
+    def end(self, reason: End) -> None:
+        """The call is over; the first reason counts."""
+        if not self.over.done():
+            self.over.set_result(reason)
+
+    def transfer(self, number: str) -> None:
+        self.transfer_to = number
+        self.end(End.TRANSFER)
+
+    def say(self, text: str, interruptible: bool = True) -> int:
+        return self._conversation.say(text, interruptible=interruptible)
+
+    def inject(self, context: str) -> int:
+        return self._conversation.inject(context)
+
+    async def press(self, digits: str) -> None:
+        """Play keypad tones to the other side, in place of what the agent says meanwhile."""
+        pcm = dtmf.tones(digits, self.line.rate)
+        self._voided += len(pcm)
+        await self._play(pcm)
+
+    # -- the parts of a call, in the order in which they come ----------------------------------------------------
+
+    async def _start(self) -> str | None:
+        """Wait for the start, check who it is, open the conversation; returns why not, if not."""
+        metrics = self.board.metrics
+        try:
+            async with asyncio.timeout(START_LIMIT):
+                started = await self._first()
+            self.log = self.log.bind(call=started.call)
+            self.ticket = self.board.admission.confirm(started.call, started.parameters.get("token", ""))
+        except TimeoutError:
+            why, told = "silent", f"no start within {START_LIMIT:.0f} s"
+        except ProtocolError as error:
+            metrics.protocol_errors[self.line.name] += 1
+            why, told = "protocol", str(error)
+        except Refused as error:
+            why, told = error.why, str(error)
+        else:
+            try:
+                await self._open()
+                return None
+            except Busy as error:
+                self.board.admission.leave(self.ticket, End.ENGINE)
+                why, told = "busy", str(error)
+        metrics.refused[why] += 1
+        self.log.warning("stream refused", why=told)
+        return told
+
+    async def _first(self) -> Started:
+        async for data in self._wire:
+            for event in self.line.receive(data, self._now()):
+                if isinstance(event, Started):
+                    return event
+                raise ProtocolError("the stream ended before it started")
+        raise ProtocolError("the socket closed before the start")
+
+    async def _open(self) -> None:
+        ticket, settings = self.ticket, self.ticket.settings
+        opening = Opening(call=self.id, greeting=settings.greeting, persona=settings.persona)
+        self._conversation = await self.board.engine.open(opening, ticket.lease)
+        if settings.record:
+            self.recorded_to = str(settings.recordings / f"{_file_name(self.id)}.wav")
+            self._recording = Recording(self.recorded_to, self.line.rate, on_error=self._recording_failed)
+        self.log.info("call started", caller=ticket.caller, number=ticket.number, direction=ticket.direction)
+
+    async def _listen(self) -> None:
+        """The caller's side: messages in, frames to the engine."""
+        receive, now, stats = self.line.receive, self._now, self.stats
+        try:
+            async for data in self._wire:
+                stats.media_messages += 1
+                events = receive(data, now())
+                if events:
+                    await self._take(events)
+            self.end(End.CLOSED)
+        except ProtocolError as error:
+            self.board.metrics.protocol_errors[self.line.name] += 1
+            self.log.warning("the peer broke the protocol", error=str(error))
+            self.end(End.PROTOCOL)
+        except Exception:
+            self._fault()
+
+    async def _take(self, events: list[In]) -> None:
+        for event in events:
+            match event:
+                case Heard():
+                    self._heard(event)
+                case Played(position):
+                    self._played(position)
+                case Digit(digit):
+                    await self._digit(digit)
+                case Stopped():
+                    self.end(End.CALLER)
+                case Started():
+                    pass
+
+    def _heard(self, heard: Heard) -> None:
+        now = self._now()
+        self.stats.frames += 1
+        self._mouth = min(self._mouth, now - (heard.at + FRAME) / RATE)
+        self._asked.append((heard.at, now))
+        self._conversation.send(heard.frame, heard.at)
+        if heard.pcm.max() > QUIET:
+            self._active_at = now
+        if self._recording:
+            self._recording.caller(heard.pcm, heard.at * self.line.rate // RATE)
+
+    def _played(self, position: int) -> None:
+        now = self._now()
+        answers = self.playout.played(position, now)
+        if answers is not None:
+            self.stats.mouth_to_ear.observe(now - self._mouth - answers / RATE)
+            self._conversation.played(answers)
+
+    async def _digit(self, digit: str) -> None:
+        self.stats.digits += 1
+        action, _, number = self.ticket.settings.digits.get(digit, "pass").partition(":")
+        self.log.info("digit", action=action)
+        if action == "hangup":
+            self.end(End.DIGIT)
+        elif action == "transfer":
+            self.transfer(number)
+        else:
+            self._conversation.digit(digit)
+
+    async def _reply(self) -> None:
+        """The agent's side: the engine's events out to the peer."""
+        try:
+            async for event in self._conversation:
+                if isinstance(event, Sound):
+                    await self._sound(event)
+                else:
+                    await self._note(event)
+        except ConnectionError:
+            self.end(End.CLOSED)
+        except Exception:
+            self._fault()
+
+    async def _sound(self, sound: Sound) -> None:
+        now = self._now()
+        stats = self.stats
+        while self._asked and self._asked[0][0] <= sound.answers:
+            stats.replied(now - self._asked.popleft()[1])
+        if stats.first_audio is None:
+            stats.first_audio = now - self.began
+        pcm = self.line.render(sound.pcm)
+        if self._voided:
+            left_out = min(self._voided, len(pcm))
+            self._voided -= left_out
+            pcm = pcm[left_out:]
+        await self._hand_over(pcm, sound.answers + FRAME)
+
+    async def _hand_over(self, pcm: NDArray[np.int16], answers: int | None = None) -> None:
+        """Send sound the way the playout wants it."""
+        now = self._now()
+        silent = not len(pcm) or (pcm.max() < QUIET and pcm.min() > -QUIET)
+        if not silent:
+            self._active_at = now
+        self.stats.lead.observe(self.playout.lead(now))
+        plan = self.playout.plan(now, len(pcm), silent, answers)
+        if plan.clear:
+            self._void_recording(now)
+            await self._send(self.line.flush())
+        if plan.cut:
+            pcm = pcm[plan.cut :]
+        if plan.pad:
+            pcm = np.concatenate((np.zeros(plan.pad, np.int16), pcm))
+        if len(pcm):
+            if self._recording:
+                heard_at = now + self.playout.lead(now) - len(pcm) / self.line.rate
+                self._recording.agent(pcm, self._on_callers_clock(heard_at))
+            await self._send(self.line.sound(pcm))
+        if plan.mark is not None:
+            await self._send(self.line.mark(plan.mark))
+
+    async def _play(self, pcm: NDArray[np.int16]) -> None:
+        """A clip of ours, at once."""
+        await self._hand_over(pcm)
+
+    async def _note(self, event: engines.TextEvent) -> None:
+        match event:
+            case engines.Flush():
+                self._void_recording(self._now())
+                self.playout.clear()
+                await self._send(self.line.flush())
+            case engines.Lost(back_in):
+                self.stats.engine_losses += 1
+                self._asked.clear()
+                self._lost_at = self._lost_sound_at = self._now()
+                self.log.warning("engine lost in mid-call", back_in=back_in)
+                await self._play(self.board.lost_sound)
+            case engines.Back():
+                self._lost_at = None
+                self.log.info("engine back, the conversation begins anew")
+            case engines.HangUp():
+                lead = max(0.0, self.playout.lead(self._now()))
+                asyncio.get_running_loop().call_later(lead, self.end, End.AGENT)
+            case engines.Ended(reason):
+                self.log.error("the engine ended the conversation", reason=reason)
+                self.end(End.ENGINE)
+            case _:
+                pass
+
+    async def _watch(self) -> None:
+        """Everything that happens because nothing happens."""
+        try:
+            while True:
+                due = self._now() + WATCH
+                await asyncio.sleep(WATCH)
+                now = self._now()
+                # After a stall of our own the socket may hold what seems to be missing: let it be read first.
+                if now - due < LATE_WATCH:
+                    await self._take(self.line.fill(now))
+                    await self._check(now)
+        except ConnectionError:
+            self.end(End.CLOSED)
+        except Exception:
+            self._fault()
+
+    async def _check(self, now: float) -> None:
+        self._count()
+        settings = self.ticket.settings
+        if self.line.dead(now):
+            self.end(End.DEAD)
+        elif self._sending_since is not None and now - self._sending_since > SLOW_READER:
+            self.end(End.SLOW)
+        elif now - self.began > settings.max_minutes * 60:
+            self.end(End.LENGTH)
+        elif now - self._active_at > settings.idle_seconds:
+            self.end(End.IDLE)
+        elif self._lost_at is not None:
+            if now - self._lost_at > LOST_LIMIT:
+                self.end(End.ENGINE)
+            elif now - self._lost_sound_at > LOST_REPEAT:
+                self._lost_sound_at = now
+                await self._play(self.board.lost_sound)
+
+    async def _finish(self, end: End) -> None:
+        """Give the slot back first, then say goodbye, then write it down."""
+        board = self.board
+        await self._conversation.close()
+        del board.calls[self.id]
+        board.admission.leave(self.ticket, f"{end}:{self.transfer_to}" if self.transfer_to else end)
+        if end.planned:
+            try:
+                async with asyncio.timeout(FAREWELL):
+                    await board.farewell(self)
+            except TimeoutError:
+                self.log.warning("the carrier did not end the call in time; closing the stream", end=end)
+        await self._wire.close(1000, end)
+        if self._recording:
+            await self._recording.close()
+        self._account(end)
+        self.finished.set_result(None)
+
+    def _account(self, end: End) -> None:
+        self._count()
+        self.board.metrics.finish(self.stats, end)
+        if self.board.records:
+            self.board.records.add(self._record(end))
+        self.log.info("call ended", end=str(end), seconds=round(self.seconds, 1))
+
+    def _count(self) -> None:
+        """Bring the call's counters up to what its parts have counted."""
+        stats = self.stats
+        stats.gap_fill_samples, stats.late_samples = self.line.gap_samples, self.line.late_samples
+        stats.dropped_samples = self._conversation.dropped * FRAME * self.line.rate // RATE
+        stats.underruns, stats.recoveries = self.playout.underruns, self.playout.recoveries
+
+    def _record(self, end: End) -> CallRecord:
+        ticket = self.ticket
+        return CallRecord(
+            call=self.id,
+            line=self.line.name,
+            direction=ticket.direction,
+            caller=ticket.caller,
+            number=ticket.number,
+            engine=self.board.engine.name,
+            started=self.started,
+            seconds=round(self.seconds, 3),
+            end=end,
+            recording=self.recorded_to,
+            **measured(self.stats),
+        )
+
+    # -- helpers -----------------------------------------------------------------------------------------------
+
+    async def _send(self, out: Out | None) -> None:
+        if out is not None:
+            self._sending_since = self._now()
+            await self._wire.send(out)
+            self._sending_since = None
+
+    def _on_callers_clock(self, when: float) -> int:
+        mouth = self._mouth if self._mouth < float("inf") else self.began
+        return max(0, round((when - mouth) * self.line.rate))
+
+    def _void_recording(self, now: float) -> None:
+        if self._recording:
+            self._recording.void_agent(self._on_callers_clock(now))
+
+    def _recording_failed(self, error: Exception) -> None:
+        self.log.error("recording stopped, the call goes on", error=str(error))
+
+    def _fault(self) -> None:
+        self.log.exception("a fault of ours ended the call")
+        self.end(End.FAULT)
+
+    def describe(self) -> dict[str, Any]:
+        """The call as operators see it."""
+        stats, ticket = self.stats, self.ticket
+        return {
+            "call": self.id,
+            "line": self.line.name,
+            "direction": ticket.direction,
+            "caller": ticket.caller,
+            "number": ticket.number,
+            "seconds": round(self.seconds, 1),
+            "engine": self.board.engine.name,
+            "state": "engine lost" if self._lost_at is not None else "talking",
+            "lead_ms": round(self.playout.lead(self._now()) * 1000),
+            "mouth_to_ear_ms": round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
+            "frames": stats.frames,
+            "underruns": self.playout.underruns,
+        }
+
+
+def _file_name(call: str) -> str:
+    """A peer's own name for its call, made harmless."""
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in call)[:64]

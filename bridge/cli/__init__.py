@@ -1,0 +1,27 @@
+"""The command line: one file a verb."""
+
+from __future__ import annotations
+
+import typer
+
+from .call import call
+from .doctor import doctor
+from .hangup import hangup
+from .number import number
+from .serve import serve
+from .status import status
+from .token import token
+
+app = typer.Typer(
+    name="voice-bridge",
+    help="Answers the telephone with a speech-to-speech model.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+for verb in (serve, call, doctor, status, hangup, number, token):
+    app.command()(verb)
+
+
+def main() -> None:
+    app()

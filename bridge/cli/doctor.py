@@ -1,0 +1,297 @@
+"""`voice-bridge doctor`: what this machine can run, which engine answers and why, and what would fail."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ...engines import hardware, registry
+from ...engines.hardware import GIB, Machine
+from ..config import ConfigError, Settings, load
+from ..config.load import CONFIG_VARIABLE, FAMILIAR, VARIABLES
+
+PACKAGE = "voice-bridge"
+LOW_DISK = GIB  # nine hours of call recorded at 8 kHz, three at 24 kHz
+
+State = Literal["ok", "note", "problem"]
+STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finding. A note works, but not as one may think; a problem stops the start."""
+
+    group: str
+    name: str
+    state: State
+    text: str
+    remedy: str = ""
+
+
+def doctor(
+    config: Annotated[Path | None, typer.Option(metavar="PATH", help="Look at this file, not at config.toml.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
+) -> None:
+    """Say what this machine can run, which engine answers, and what in the configuration will fail.
+
+    Nothing is changed, nothing secret is printed. The exit status is 1 if `serve` would not start.
+
+    \b
+    Examples:
+      voice-bridge doctor
+      voice-bridge doctor --config /etc/voice-bridge/config.toml
+      voice-bridge doctor --json | jq '.checks[] | select(.state != "ok")'
+    """
+    machine, rows = examine(config)
+    if as_json:
+        print(json.dumps(_report(machine, rows), indent=2))
+    else:
+        show(rows, Console())
+    if not _starts(rows):
+        raise typer.Exit(1)
+
+
+def examine(config: Path | None) -> tuple[Machine, list[Row]]:
+    """Look at everything; what depends on a configuration that cannot be read is left out."""
+    try:
+        settings = load(config)
+    except ConfigError as error:
+        machine = hardware.detect(api=_has_api(None))
+        remedy = "Correct it; what depends on it was not looked at."
+        broken = Row("Configuration", "Settings", "problem", str(error), remedy)
+        return machine, [*check_machine(machine), *check_python(machine), broken]
+    machine = hardware.detect(api=_has_api(settings))
+    checks = (
+        check_machine(machine),
+        check_python(machine),
+        check_settings(settings, config),
+        check_engine(settings, machine),
+        check_doors(settings),
+        check_folders(settings),
+    )
+    return machine, [row for check in checks for row in check]
+
+
+def show(rows: list[Row], console: Console) -> None:
+    """Print the findings for people."""
+    for group in dict.fromkeys(row.group for row in rows):
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(width=7)
+        table.add_column(width=10)
+        table.add_column(overflow="fold")
+        for row in rows:
+            if row.group == group:
+                text = Text(row.text)
+                if row.remedy:
+                    text.append(f"\n{row.remedy}", style="cyan")
+                table.add_row(Text(row.state, STYLES[row.state]), row.name, text)
+        console.print(Text(group, "bold"), Padding(table, (0, 0, 1, 2)))
+    count = Counter(row.state for row in rows)
+    told = ", ".join(f"{n} {state}{'s' if n > 1 else ''}" for state in ("problem", "note") if (n := count[state]))
+    verdict = "serve will start" if _starts(rows) else "serve would not start"
+    console.print(Text(f"{verdict}{': ' if told else ''}{told}", "bold green" if _starts(rows) else "bold red"))
+
+
+def _report(machine: Machine, rows: list[Row]) -> dict[str, Any]:
+    return {
+        "version": metadata.version(PACKAGE),
+        "starts": _starts(rows),
+        "machine": asdict(machine),
+        "checks": [asdict(row) for row in rows],
+    }
+
+
+def _starts(rows: list[Row]) -> bool:
+    return all(row.state != "problem" for row in rows)
+
+
+def _has_api(settings: Settings | None) -> bool:
+    """Whether there is something elsewhere to fall back on."""
+    known = any(os.environ.get(name) for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"))
+    return known or bool(settings and settings.voice.endpoint)
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"
+
+
+def check_machine(machine: Machine) -> Iterator[Row]:
+    gpu = "none"
+    if machine.gpu:
+        memory = f"{_size(machine.memory)}{' for a model' if machine.kind == 'apple' else ''}"
+        speed = f"about {machine.bandwidth / hardware.GB:.0f} GB/s"
+        gpu = f"{machine.gpu}: {memory}, {_size(machine.free)} free, {speed}"
+    yield Row("Machine", "GPU", "ok", gpu)
+    yield Row("Machine", "Host", "ok", f"{machine.cores} cores, {_size(machine.host_memory)} of memory")
+    yield Row("Machine", "Level", "ok", f"{machine.tier} of 6: {hardware.LEVELS[machine.tier]}")
+
+
+def check_python(machine: Machine) -> Iterator[Row]:
+    system, processor = platform.system(), platform.machine()
+    python = f"{platform.python_version()} on {system} {processor}"
+    if machine.kind == "apple" and processor == "x86_64":
+        remedy = "Install Python for Apple silicon: mlx does not run under Rosetta."
+        yield Row("Machine", "Python", "note", f"{python}, under Rosetta", remedy)
+    else:
+        yield Row("Machine", "Python", "ok", python)
+    needed = _requirements()
+    base = ", ".join(f"{name} {version}" for name in needed.pop("") if (version := _version(name)))
+    yield Row("Machine", "Packages", "ok", f"{PACKAGE} {metadata.version(PACKAGE)}; {base}")
+    for extra, names in needed.items():
+        have = [f"{name} {version}" for name in names if (version := _version(name))]
+        missing = [name for name in names if not _version(name)]
+        text = f"[{extra}] " + (", ".join(have) if not missing else f"not installed: {', '.join(missing)}")
+        yield Row("Machine", "Optional", "ok", text)
+
+
+def _requirements() -> dict[str, list[str]]:
+    """Names of the packages that ours asks for, by extra; under "" those of the base install."""
+    needed: dict[str, list[str]] = defaultdict(list)
+    for line in metadata.requires(PACKAGE) or []:
+        name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
+        extra = re.search(r"""extra == ["']([\w-]+)["']""", line)
+        if name != PACKAGE:
+            needed[extra[1] if extra else ""].append(name)
+    needed.pop("dev", None)
+    return needed
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def check_settings(settings: Settings, config: Path | None) -> Iterator[Row]:
+    path = config or Path(os.environ.get(CONFIG_VARIABLE) or "config.toml")
+    source = f"{path}" if path.exists() else "no config.toml here: built-in settings"
+    names = sorted({*VARIABLES, *FAMILIAR} & {k for k, v in os.environ.items() if v})
+    if names:
+        source += f"; from the environment: {', '.join(names)}"
+    yield Row("Configuration", "Settings", "ok", source)
+    for note in settings.notes:
+        yield Row("Configuration", "Settings", "note", note)
+
+
+def check_engine(settings: Settings, machine: Machine) -> Iterator[Row]:
+    voice = settings.voice
+    try:
+        choice = registry.choose(voice.engine, voice.moshi.device, machine, voice.endpoint)
+    except registry.NoEngine as error:
+        yield Row("Configuration", "Engine", "problem", str(error))
+    else:
+        yield Row("Configuration", "Engine", "ok", f"{choice.name}: {choice.reason}")
+
+
+def check_doors(settings: Settings) -> Iterator[Row]:
+    server, twilio = settings.server, settings.twilio
+    yield check_address("Address", server.host, server.port, "server.host", "server.port")
+    if server.admin_address:
+        yield check_address("Admin", *server.admin_address, "server.admin", "server.admin")
+    yield check_public_url(server.public_url, bool(twilio.auth_token))
+    if twilio.auth_token:
+        yield Row("Doors", "Twilio", "ok", "Account SID and auth token are set")
+    else:
+        remedy = "Set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN to answer telephone calls."
+        yield Row("Doors", "Twilio", "note", "no credentials: no telephone calls", remedy)
+    if settings.open_mode:
+        text = "open mode, for this machine only: there is no auth.secret, Twilio token or public_url"
+        yield Row("Doors", "Clients", "note", text, "Set auth.secret to let clients in by token.")
+    elif settings.auth.secret:
+        yield Row("Doors", "Clients", "ok", "let in by token; `voice-bridge token` makes one")
+    else:
+        remedy = "Set auth.secret to let clients in by token."
+        yield Row("Doors", "Clients", "note", "none but Twilio may come in", remedy)
+
+
+def check_address(name: str, host: str, port: int, host_key: str, port_key: str) -> Row:
+    """Whether we could listen on this address, found out by doing so for a moment."""
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as door:
+                door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                door.bind(address)
+                door.listen()
+    except PermissionError:
+        problem = "not allowed to listen there"
+        remedy = f"Set {port_key} to a port from 1024 up, and put a proxy before it."
+    except (OSError, UnicodeError) as error:  # UnicodeError: not even the form of a host's name
+        problem = str(error.strerror) if isinstance(error, OSError) else "no such host"
+        remedy = f"Set {host_key} to 127.0.0.1, to 0.0.0.0 or to an address of this machine."
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            remedy = f"Stop what listens there (a bridge that runs already?) or change {port_key}."
+    else:
+        return Row("Doors", name, "ok", f"{shown} is free" if port else f"{host}, any free port")
+    return Row("Doors", name, "problem", f"{shown}: {problem}", remedy)
+
+
+def check_public_url(url: str, telephone: bool) -> Row:
+    text, remedy = url, ""
+    if not url and telephone:
+        text = "none: Twilio cannot reach this bridge"
+        remedy = "Set server.public_url to https:// and the host name that Twilio calls."
+    elif not url:
+        text = "none: only Twilio needs one"
+    elif not url.startswith("https://"):
+        text = f"{url}: for tests; Twilio wants https"
+        remedy = "Set server.public_url to an https:// address."
+    elif _private(urlsplit(url).hostname or ""):
+        text = f"{url}: Twilio cannot reach a private address"
+        remedy = "Set server.public_url to the address that the internet knows."
+    return Row("Doors", "Public URL", "note" if remedy else "ok", text, remedy)
+
+
+def _private(host: str) -> bool:
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith((".local", ".localhost", ".internal"))
+
+
+def check_folders(settings: Settings) -> Iterator[Row]:
+    records = settings.log.records
+    if records:
+        yield check_folder("Records", records, "log.records")
+    else:
+        yield Row("Files", "Records", "ok", "log.records is not set: call records go to the log alone")
+    if settings.calls.record or any(settings.for_number(n.number).record for n in settings.numbers):
+        yield check_folder("Recordings", settings.calls.recordings, "calls.recordings")
+    else:
+        yield Row("Files", "Recordings", "ok", "calls are not recorded")
+
+
+def check_folder(name: str, folder: Path, key: str) -> Row:
+    """Whether files can be written to a folder, tried in it or in the one where it would be made."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
+            free = shutil.disk_usage(there).free
+    except OSError as error:
+        remedy = f"Set {key} to a folder that this user may write to."
+        return Row("Files", name, "problem", f"{folder} cannot be written: {error.strerror}", remedy)
+    text = f"{folder}: {_size(free)} of disk free"
+    if free < LOW_DISK:
+        return Row("Files", name, "note", text, f"Make room, or set {key} to a folder on a larger disk.")
+    return Row("Files", name, "ok", text)

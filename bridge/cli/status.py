@@ -1,0 +1,52 @@
+"""voice-bridge status: what the running bridge does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import operator
+
+
+def status(config: operator.Config = None, url: operator.Url = None, as_json: operator.Json = False) -> None:
+    """Show the running bridge: its engine, its slots and its calls.
+
+    Examples:
+
+      voice-bridge status
+
+      voice-bridge status --json
+    """
+    state = operator.ask(operator.settings(config), url, "GET", "/v1/calls")
+    if as_json:
+        typer.echo(json.dumps(state))
+        return
+    console = Console()
+    slots = state["slots"]
+    how = "draining" if state["draining"] else "ready" if state["ready"] else "engine not ready"
+    console.print(
+        f"engine [bold]{state['engine']}[/], {how}; slots: {slots['used']} in use, {slots['reserved']} reserved,"
+        f" {slots['offered']} offered; engine restarts: {state['restarts']}"
+    )
+    console.print(_table(state["calls"]) if state["calls"] else "no calls")
+
+
+def _table(calls: list[dict[str, Any]]) -> Table:
+    table = Table("call", "from", "to", "time", "state", "ear", "lead", "gaps")
+    for call in calls:
+        minutes, seconds = divmod(int(call["seconds"]), 60)
+        table.add_row(
+            call["call"],
+            call["caller"],
+            call["number"],
+            f"{minutes}:{seconds:02}",
+            call["state"],
+            f"{call['mouth_to_ear_ms']} ms",
+            f"{call['lead_ms']} ms",
+            str(call["underruns"]),
+        )
+    return table

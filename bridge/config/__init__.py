@@ -1,0 +1,7 @@
+"""Settings: `load` turns config.toml, the environment and the command line into one checked object."""
+
+from .kinds import is_loopback
+from .load import ConfigError, load
+from .schema import Answering, Calls, Number, Settings
+
+__all__ = ["Answering", "Calls", "ConfigError", "Number", "Settings", "is_loopback", "load"]

@@ -1,0 +1,315 @@
+"""What can be set. A description is also the text of that key in docs/configuration.md and config.toml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from .kinds import (
+    MODEL_RATE,
+    AccountSid,
+    Count,
+    Digits,
+    Duration,
+    EngineUrl,
+    Folder,
+    HostPort,
+    MaybePath,
+    ModelRate,
+    Phone,
+    Sentence,
+    SigningKey,
+    SoundFile,
+    WebUrl,
+    host_port,
+    is_loopback,
+)
+
+Place: TypeAlias = tuple[str | int, ...]
+"""Where a setting stands: ("server", "port"), or ("numbers", 0, "greeting")."""
+
+
+class Clash(ValueError):
+    """Settings that cannot work together; `place` is the one to blame."""
+
+    def __init__(self, place: Place, problem: str) -> None:
+        super().__init__(problem)
+        self.place = place
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Server(Section):
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; 0.0.0.0 is every network.",
+    )
+    port: int = Field(
+        default=8080,
+        ge=0,
+        le=65535,
+        description="Port of webhooks, streams and console; 0 takes any free one.",
+    )
+    public_url: WebUrl = Field(
+        default="",
+        description="How Twilio reaches this bridge: https://host, no query. Signatures are checked on it.",
+    )
+    admin: HostPort = Field(
+        default="",
+        description="host:port of a second address, for metrics, console and operators; keep it private.",
+    )
+    drain_seconds: float = Field(
+        default=120.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a stopping bridge lets live calls go on.",
+    )
+
+    @property
+    def admin_address(self) -> tuple[str, int] | None:
+        return host_port(self.admin) if self.admin else None
+
+
+class Log(Section):
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto",
+        description="console for people, json for machines; auto is console on a terminal.",
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="The least that is logged: debug, info, warning or error.",
+    )
+    records: MaybePath = Field(
+        default=None,
+        description="Folder for call records, a JSON line a call in calls-YYYY-MM-DD.jsonl; empty is none.",
+    )
+
+
+class Auth(Section):
+    secret: SigningKey = Field(
+        default=SecretStr(""),
+        description="Key that client tokens are signed with (HS256), 32 bytes or more. Secret.",
+    )
+    secret_file: MaybePath = Field(default=None, description="File that holds auth.secret.")
+    audience: str = Field(
+        default="voice-bridge",
+        min_length=1,
+        description="The audience that a client token must name.",
+    )
+
+
+class Twilio(Section):
+    account_sid: AccountSid = Field(
+        default="",
+        description="Account SID; also read from TWILIO_ACCOUNT_SID.",
+    )
+    auth_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="Auth token; also read from TWILIO_AUTH_TOKEN. Secret.",
+    )
+    auth_token_file: MaybePath = Field(default=None, description="File that holds twilio.auth_token.")
+    enforce_handshake: bool = Field(
+        default=False,
+        description="Refuse streams whose handshake is not signed; otherwise that is only logged.",
+    )
+    api_url: WebUrl = Field(
+        default="https://api.twilio.com",
+        min_length=1,
+        description="Address of Twilio's REST API.",
+    )
+    on_machine: Literal["talk", "hangup"] = Field(
+        default="talk",
+        description="What to do when an answering machine takes our call: talk or hangup.",
+    )
+    caller_id: Phone = Field(default="", description="Our number on outbound calls and transfers.")
+
+
+class Answering(Section):
+    """How calls are answered: [calls] says it for all numbers, [[numbers]] for one."""
+
+    greeting: str = Field(
+        default="",
+        description="What the agent says first; empty lets the model begin.",
+    )
+    persona: str = Field(
+        default="",
+        description="Who the agent is, given to the model before the call begins.",
+    )
+    max_minutes: Duration = Field(default=60.0, description="The longest that a call may last.")
+    idle_seconds: Duration = Field(
+        default=300.0,
+        description="A call in which nobody speaks for so long is ended.",
+    )
+    max_calls: Count = Field(
+        default=0,
+        description="Calls at once; 0 is as many as the engine offers.",
+    )
+    max_per_caller: Count = Field(
+        default=2,
+        description="Calls at once from one caller's number; 0 is no limit.",
+    )
+    busy: Literal["reject", "say"] = Field(
+        default="reject",
+        description="When full: reject with the busy tone (costs nothing) or say busy_sentence.",
+    )
+    busy_sentence: Sentence = Field(
+        default="All lines are busy. Please call again later.",
+        description="Said when full and busy is say.",
+    )
+    apology: Sentence = Field(
+        default="Sorry, something went wrong. Please call again later.",
+        description="Said when a call fails on our side.",
+    )
+    fallback_number: Phone = Field(
+        default="",
+        description="Where a failed call is put through to, after the apology; empty ends it.",
+    )
+    record: bool = Field(
+        default=False,
+        description="Record calls as stereo WAV: caller left, agent right.",
+    )
+    digits: Digits = Field(
+        default={},
+        description='What a key does: "hangup", "transfer:+15551234567" or "pass"; others are passed on.',
+    )
+
+
+class Calls(Answering):
+    reserve_seconds: Duration = Field(
+        default=15.0,
+        description="How long a slot is kept between the webhook and the stream.",
+    )
+    recordings: Folder = Field(
+        default=Path("recordings"),
+        description="Folder for recordings.",
+    )
+    lost_sound: SoundFile = Field(
+        default=None,
+        description="WAV played while a lost engine comes back; empty is a short tone.",
+    )
+
+
+class Number(Answering):
+    """One entry of [[numbers]]; only what it sets counts, so ask `Settings.for_number`."""
+
+    number: Annotated[Phone, Field(min_length=1)] = Field(description="The number that callers dial.")
+
+
+class EngineLimits(Section):
+    slots: Count = Field(
+        default=0,
+        description="Upper bound of calls at once; 0 is what the engine measures.",
+    )
+
+
+class Moshi(Section):
+    device: Literal["", "mlx", "cuda", "cpu", "cloud"] = Field(
+        default="",
+        description="Where Moshi runs: mlx, cuda, cpu, or cloud (is moshi-cloud); empty finds out.",
+    )
+
+
+class Voice(Section):
+    provider: Literal["auto", "moshi", "moshi-cloud", "cascade", "echo"] = Field(
+        default="auto",
+        description="What answers: auto, moshi, moshi-cloud, cascade, or echo (the test line).",
+    )
+    sample_rate: ModelRate = Field(
+        default=MODEL_RATE,
+        description="The model's rate; only 24000 works.",
+    )
+    model: str = Field(
+        default="",
+        description="Folder or repository of the model; empty is the engine's own.",
+    )
+    max_steps: Count = Field(default=0, description="Limits `infer`; no effect on calls.")
+    endpoint: EngineUrl = Field(
+        default="",
+        description="Address of the engine for moshi-cloud, as wss://gpu.example.com.",
+    )
+    moshi: Moshi = Moshi()
+
+    @property
+    def engine(self) -> str:
+        """The provider in effect: `device = "cloud"` means moshi-cloud wherever Moshi may be taken."""
+        cloud = self.moshi.device == "cloud" and self.provider in ("auto", "moshi")
+        return "moshi-cloud" if cloud else self.provider
+
+
+class Settings(Section):
+    server: Server = Server()
+    log: Log = Log()
+    auth: Auth = Auth()
+    twilio: Twilio = Twilio()
+    calls: Calls = Calls()
+    engine: EngineLimits = EngineLimits()
+    voice: Voice = Voice()
+    numbers: list[Number] = []
+
+    def for_number(self, number: str) -> Calls:
+        """How calls to `number` are answered: [calls] with what its entry sets instead.
+
+        `max_calls` is then the limit of that number; that of the whole bridge is `settings.calls.max_calls`.
+        """
+        for entry in self.numbers:
+            if entry.number == number:
+                own = {name: getattr(entry, name) for name in entry.model_fields_set - {"number"}}
+                return self.calls.model_copy(update=own)
+        return self.calls
+
+    @property
+    def open_mode(self) -> bool:
+        """No token and no secret, so loopback only and no public_url: the doors must keep everyone else out."""
+        return not (self.twilio.auth_token or self.auth.secret)
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the start to print once: what is set and does nothing."""
+        return ["voice.max_steps has no effect on calls; it limits `infer`"] if self.voice.max_steps else []
+
+    @property
+    def _way_in(self) -> Place:
+        """The setting by which strangers reach the bridge; () when only this machine does."""
+        if self.server.public_url:
+            return ("server", "public_url")
+        return () if is_loopback(self.server.host) else ("server", "host")
+
+    @model_validator(mode="after")
+    def _works_together(self) -> Settings:
+        token, account = self.twilio.auth_token, self.twilio.account_sid
+        if self._way_in and not (token or self.auth.secret):
+            raise Clash(
+                self._way_in,
+                "lets strangers in: set twilio.auth_token (or TWILIO_AUTH_TOKEN) for calls or auth.secret for"
+                " clients; to try it on this machine, keep host 127.0.0.1 and no public_url",
+            )
+        if account and not token:
+            raise Clash(("twilio", "account_sid"), "needs twilio.auth_token: set it too (or TWILIO_AUTH_TOKEN)")
+        if token and not account:
+            raise Clash(("twilio", "auth_token"), "needs twilio.account_sid: set it too (or TWILIO_ACCOUNT_SID)")
+        if self.voice.engine == "moshi-cloud" and not self.voice.endpoint:
+            asked = ("provider",) if self.voice.provider == "moshi-cloud" else ("moshi", "device")
+            raise Clash(("voice", *asked), "needs voice.endpoint: set it, as wss://gpu.example.com")
+        if _same_address(self.server):
+            raise Clash(("server", "admin"), "is the address of the bridge itself: take another port")
+        taken: set[str] = set()
+        for index, entry in enumerate(self.numbers):
+            if entry.number in taken:
+                raise Clash(("numbers", index, "number"), "is there twice: keep one entry")
+            taken.add(entry.number)
+        return self
+
+
+def _same_address(server: Server) -> bool:
+    """Whether the admin address would collide with the main one; port 0 never does."""
+    if not server.admin_address:
+        return False
+    host, port = server.admin_address
+    hosts = {host, server.host}
+    overlap = len(hosts) == 1 or not hosts.isdisjoint({"0.0.0.0", "::"}) or all(map(is_loopback, hosts))
+    return port == server.port != 0 and overlap

@@ -1,0 +1,209 @@
+"""serve(): the parts of the bridge, put together, kept running, and taken down in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from aiohttp import web
+from numpy.typing import NDArray
+
+from ..codecs import wav
+from ..engines import hardware, registry
+from ..engines.base import Engine
+from ..engines.child import ChildFailed
+from . import web as routes
+from .admission import Admission
+from .call import Call, Switchboard
+from .config import Settings
+from .lines import twilio
+from .observe import logs
+from .observe.metrics import Metrics
+from .observe.records import Records
+from .telephony.rest import Rest, TelephonyError
+
+SHUTDOWN = 3.0  # seconds for requests that are under way when the port closes
+TONE_SECONDS = 0.3  # the sound of a lost engine: short, so that the conversation is not in its way
+TONE_HERTZ = 440
+TONE_LEVEL = 0.1  # of full scale: heard, not startling
+TONE_FADE = 0.02  # seconds at each end, so that it does not click
+BACKLOG = 1024  # connections waiting to be accepted: a bridge that restarts is called by everyone at once
+
+log = logs.get()
+
+
+class StartFailed(Exception):
+    """The bridge cannot start; the message is one line with the remedy."""
+
+
+class Daemon:
+    """The bridge in one process. `async with` starts it; `run` serves until a signal."""
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.port = 0
+        self.board: Switchboard
+        self._rest: Rest | None = None
+        self._stack = AsyncExitStack()
+        self._stop = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """Where the bridge listens."""
+        host = self.settings.server.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def base(self) -> str:
+        """The address under which Twilio knows us."""
+        return self.settings.server.public_url or self.url
+
+    async def __aenter__(self) -> Daemon:
+        try:
+            await self._open_port()
+            await self._start_engine()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    async def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until SIGTERM or SIGINT. The first signal drains the calls, the second cuts them."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled)
+        on_ready()
+        await self._stop.wait()
+        live = len(self.board.calls)
+        log.info("draining", calls=live, limit_seconds=self.settings.server.drain_seconds)
+        await self.board.drain(self.settings.server.drain_seconds)
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            log.warning("second signal: cutting the calls")
+            self.board.cut()
+        self._stop.set()
+
+    async def _open_port(self) -> None:
+        """Everything but the engine: health answers while the model loads, readiness stays red."""
+        settings, loop = self.settings, asyncio.get_running_loop()
+        server = settings.server
+        listener = self._bind(server.host, server.port, "server.port")
+        self.port = listener.getsockname()[1]
+        self._rest = self._open_rest()
+        metrics = Metrics()
+        self.board = Switchboard(
+            settings=settings,
+            engine=self.engine,
+            admission=Admission(self.engine, settings, loop.time),
+            metrics=metrics,
+            records=self._open_records(),
+            lost_sound=_lost_sound(settings.calls.lost_sound),
+            farewell=self._farewell,
+        )
+        metrics.engine_ready = lambda: self.engine.ready
+        metrics.engine_restarts = lambda: self.engine.restarts
+        metrics.queue_depth = lambda: self.engine.queued
+        metrics.slots = lambda: msgspec.structs.asdict(self.engine.capacity())
+        for work in (metrics.watch_loop(), self.board.admission.reap()):
+            self._stack.callback(asyncio.create_task(work).cancel)
+        await self._serve(routes.main_app(self.board, self._rest, self.base), listener)
+        if server.admin_address:
+            host, port = server.admin_address
+            admin = routes.admin_app(self.board, self._rest, self.base, host)
+            await self._serve(admin, self._bind(host, port, "server.admin"))
+
+    def _bind(self, host: str, port: int, key: str) -> socket.socket:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        except OSError as error:
+            raise StartFailed(
+                f"cannot listen on {host}:{port} ({error.strerror}); end what uses it or change {key}"
+            ) from None
+        self._stack.callback(listener.close)
+        return listener
+
+    async def _serve(self, app: web.Application, listener: socket.socket) -> None:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        await web.SockSite(runner, listener).start()
+
+    def _open_rest(self) -> Rest | None:
+        """Twilio's REST API, if there are credentials for it."""
+        given = self.settings.twilio
+        if not given.account_sid:
+            return None
+        rest = Rest(given.account_sid, given.auth_token.get_secret_value(), given.api_url)
+        self._stack.push_async_callback(rest.close)
+        return rest
+
+    def _open_records(self) -> Records | None:
+        settings = self.settings
+        try:
+            if any(calls.record for calls in (settings.calls, *settings.numbers)):
+                settings.calls.recordings.mkdir(parents=True, exist_ok=True)
+            if not settings.log.records:
+                return None
+            records = Records(str(settings.log.records))
+        except OSError as error:
+            raise StartFailed(str(error)) from None
+        self._stack.callback(records.close)
+        return records
+
+    async def _start_engine(self) -> None:
+        self._stack.push_async_callback(self.engine.stop)
+        try:
+            await self.engine.start()
+        except ChildFailed as error:
+            raise StartFailed(f"the engine {self.engine.name} cannot start: {error}") from None
+
+    async def _farewell(self, call: Call) -> None:
+        """End a planned call at Twilio, so that it does not go on to the apology."""
+        if self._rest is None:
+            return
+        try:
+            if call.transfer_to:
+                await self._rest.transfer(call.id, call.transfer_to, self.settings.twilio.caller_id)
+            else:
+                await self._rest.complete(call.id)
+        except TelephonyError as error:
+            call.log.warning("Twilio did not end the call", error=str(error))
+
+
+def _lost_sound(path: Path | None) -> NDArray[np.int16]:
+    """What a caller hears while the engine is away, at the line's rate."""
+    if path is not None:
+        try:
+            sound = wav.load(path, twilio.RATE)
+        except (OSError, ValueError) as error:
+            raise StartFailed(f"calls.lost_sound = {str(path)!r} cannot be played: {error}") from None
+        return np.rint(sound.clip(-1, 1) * 32767).astype(np.int16)
+    time = np.arange(int(TONE_SECONDS * twilio.RATE)) / twilio.RATE
+    fade = np.minimum(1, np.minimum(time, TONE_SECONDS - time) / TONE_FADE)
+    tone: NDArray[np.float64] = 32767 * TONE_LEVEL * fade * np.sin(2 * np.pi * TONE_HERTZ * time)
+    return tone.astype(np.int16)
+
+
+async def serve(settings: Settings, on_ready: Callable[[Daemon], None]) -> None:
+    """Run the bridge until it is told to stop; raises `StartFailed` or `registry.NoEngine`."""
+    machine = hardware.detect()
+    choice = registry.choose(settings.voice.engine, settings.voice.moshi.device, machine, settings.voice.endpoint)
+    for note in settings.notes:
+        log.warning(note)
+    log.info("engine chosen", engine=choice.name, because=choice.reason)
+    engine = registry.make(choice, settings.engine.slots)
+    async with Daemon(settings, engine) as daemon:
+        await daemon.run(lambda: on_ready(daemon))
+    log.info("stopped")

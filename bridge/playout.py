@@ -1,0 +1,159 @@
+"""How far ahead of the caller's ear we send: the lead, and the marks that measure it.
+
+Replies come at real-time speed, so a lead exists only as silence that was put in. This is arithmetic over the
+times it is given; it owns no clock. Positions and counts are in samples of the line's rate, times in seconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+FIRST_LEAD = 0.040  # put in before the first frame: what a quiet network's jitter needs
+LEAST_LEAD = 0.020  # one tick of the peer's player; below it every late packet is heard
+MOST_LEAD = 0.160  # more would be heard as slowness, worse than a rare gap
+STEP = 0.020  # the lead grows and shrinks by a tick of the peer's player at a time
+CALM = 5.0  # seconds without a gap after which a smaller lead is tried
+MOST_CALM = 80.0  # that wait doubles with every gap, up to this
+LATE_MARK = 0.010  # a mark this late twice in a row means that the peer ran dry; once is a late packet
+SURPLUS = 0.080  # lead over the aim that is a backlog, not jitter
+PATIENCE = 3.0  # seconds that a backlog may wait for a pause to leave out before it is cut away
+SETTLING = 2.0  # seconds with a mark after every frame, at the start and after a gap
+STEADY_MARKS = 1.0  # seconds between marks after that
+CREEP = 0.02  # share of a mark's lateness that is taken for the peer's slower clock
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do with one frame of sound that is about to go out."""
+
+    clear: bool = False
+    """Void what the peer holds first."""
+    pad: int = 0
+    """Samples of silence to put before it."""
+    cut: int = 0
+    """Samples to leave out of it; only ever asked of silence."""
+    mark: int | None = None
+    """The position to ask about after it."""
+
+
+class Playout:
+    def __init__(self, rate: int) -> None:
+        self.underruns = 0
+        self.recoveries = 0
+        self.aim = FIRST_LEAD
+        self._rate = rate
+        self._sent = 0  # samples sent since the last clear
+        self._base: float | None = None  # when the peer played position 0, as far as we know
+        self._measured = False  # a mark has confirmed the base
+        self._due = 0.0  # when the next sound should be handed over
+        self._settled_at = 0.0
+        self._marked_at = 0.0
+        self._calm_since = 0.0
+        self._calm = CALM
+        self._surplus_since: float | None = None
+        self._late: float | None = None
+        self._answers: deque[tuple[int, int]] = deque()  # position, and the caller's clock that it answers
+
+    def lead(self, now: float) -> float:
+        """Seconds of sound that the peer has not played yet."""
+        return 0.0 if self._base is None else self._base + self._sent / self._rate - now
+
+    def plan(self, now: float, samples: int, silent: bool, answers: int | None = None) -> Plan:
+        """Decide about `samples` of sound handed over at `now`; the caller does what the plan says.
+
+        `answers` is the caller's clock at the end of the frame that this sound replies to.
+        """
+        plan = Plan()
+        if self._base is None:
+            self._start(now, plan)
+        lead = self.lead(now)
+        if lead < 0:
+            self._ran_dry(now, -lead)
+            # Sound that came too late is itself a lead for what follows in time.
+            plan.pad = self._round(max(0.0, self.aim - max(0.0, now - self._due)))
+        elif not plan.pad:
+            self._shrink(now, lead, samples, silent, plan)
+        self._sent += plan.pad + samples - plan.cut
+        self._due = now + samples / self._rate
+        if answers is not None:
+            self._answers.append((self._sent, answers))
+        period = 0.0 if now < self._settled_at else STEADY_MARKS
+        if now - self._marked_at >= period:
+            self._marked_at = now
+            plan.mark = self._sent
+        return plan
+
+    def played(self, position: int, now: float) -> int | None:
+        """The peer says that it has played up to `position`; returns the caller's clock that this answers."""
+        if self._base is None or position > self._sent:
+            return None
+        base = now - position / self._rate
+        late = base - self._base
+        if not self._measured:
+            self._base = base
+            self._measured = True
+        elif late < LATE_MARK:
+            self._base += late if late < 0 else late * CREEP
+            self._late = None
+        elif self._late is None:
+            self._late = base
+            self._settled_at = now + SETTLING
+        else:
+            self._base = min(base, self._late)
+            self._late = None
+            self._gap(now)
+        answers = None
+        while self._answers and self._answers[0][0] <= position:
+            answers = self._answers.popleft()[1]
+        return answers
+
+    def clear(self) -> None:
+        """The peer's buffer was voided: positions begin anew with the next sound."""
+        self._sent = 0
+        self._base = None
+        self._late = None
+        self._surplus_since = None
+        self._answers.clear()
+
+    def _start(self, now: float, plan: Plan) -> None:
+        if self._calm_since == 0.0:
+            self._calm_since = now
+        self._base = now
+        self._measured = False
+        self._settled_at = now + SETTLING
+        plan.pad = self._round(self.aim)
+
+    def _ran_dry(self, now: float, by: float) -> None:
+        assert self._base is not None
+        self._base += by
+        self._measured = False
+        self._late = None
+        self._gap(now)
+
+    def _gap(self, now: float) -> None:
+        self.underruns += 1
+        self.aim = min(MOST_LEAD, self.aim + STEP)
+        self._calm = min(MOST_CALM, self._calm * 2)
+        self._calm_since = now
+        self._settled_at = now + SETTLING
+
+    def _shrink(self, now: float, lead: float, samples: int, silent: bool, plan: Plan) -> None:
+        if self.aim > LEAST_LEAD and now - self._calm_since > self._calm:
+            self.aim = max(LEAST_LEAD, self.aim - STEP)
+            self._calm_since = now
+        over = lead - self.aim
+        if over < SURPLUS:
+            self._surplus_since = None
+        elif self._surplus_since is None:
+            self._surplus_since = now
+        if silent and over > 0:
+            plan.cut = min(samples, self._round(over if over >= SURPLUS else min(over, STEP)))
+        elif self._surplus_since is not None and now - self._surplus_since > PATIENCE:
+            self.recoveries += 1
+            self.clear()
+            plan.clear = True
+            self._start(now, plan)
+
+    def _round(self, seconds: float) -> int:
+        return int(seconds * self._rate + 1e-6)

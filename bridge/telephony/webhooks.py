@@ -1,0 +1,193 @@
+"""What Twilio asks of us: the webhook, the end of a stream, status callbacks, and the media stream itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+
+from aiohttp import WSMsgType, web
+
+from .. import auth
+from ..admission import Refused
+from ..call import Call, End, Switchboard
+from ..config import Calls
+from ..lines.base import Out
+from ..lines.twilio import MAX_MESSAGE, TwilioLine
+from ..observe import logs
+from . import signature, twiml
+
+CLOSE_LIMIT = 2.0  # seconds for a socket to close in good order; then it is cut
+OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
+
+log = logs.get(line="twilio")
+
+
+class SocketWire:
+    """One call's WebSocket: text and binary messages in, messages out."""
+
+    def __init__(self, request: web.Request, socket: web.WebSocketResponse) -> None:
+        self._request = request
+        self._socket = socket
+
+    def __aiter__(self) -> SocketWire:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        message = await self._socket.receive()
+        if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
+            data: str | bytes = message.data
+            return data
+        raise StopAsyncIteration
+
+    async def send(self, out: Out) -> None:
+        await self._socket.send_frame(out.data, WSMsgType.TEXT if out.text else WSMsgType.BINARY)
+
+    async def close(self, code: int, reason: str) -> None:
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(CLOSE_LIMIT):
+                # A close frame holds 123 bytes of reason.
+                await self._socket.close(code=code, message=reason.encode()[:123])
+        if self._request.transport:
+            self._request.transport.abort()
+
+
+class Webhooks:
+    """`base` is the URL under which Twilio knows us, `has_rest` whether we can end calls by REST."""
+
+    def __init__(self, board: Switchboard, base: str, has_rest: bool) -> None:
+        self._board = board
+        self._base = base
+        self._stream_url = base.replace("http", "ws", 1) + "/twilio/stream"
+        self._action = None if has_rest else base + "/twilio/ended"
+        self._settings = board.settings
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.post("/twilio/voice", self.voice),
+            web.get("/twilio/voice", self.voice),
+            web.post("/twilio/ended", self.ended),
+            web.post("/twilio/status", self.status),
+            web.get("/twilio/stream", self.stream),
+        ]
+
+    async def voice(self, request: web.Request) -> web.Response:
+        """A call has come, or one that we placed was answered: let it in or say why not."""
+        params = await self._params(request)
+        call, direction = params.get("CallSid", ""), params.get("Direction", "inbound")
+        if not call:
+            raise web.HTTPBadRequest(text="the request names no CallSid\n")
+        number, caller = params.get("To", ""), params.get("From", "")
+        if direction.startswith("outbound"):
+            number, caller = caller, number
+            if self._settings.twilio.on_machine == "hangup" and _machine(params.get("AnsweredBy", "")):
+                log.info("a machine answered", call=call, to=caller)
+                return _twiml(twiml.hang_up())
+        settings = self._settings.for_number(number)
+        try:
+            ticket = self._board.admission.reserve(call, caller, number, direction)
+        except Refused as refused:
+            return self._refuse(call, settings, refused)
+        return _twiml(
+            twiml.stream(
+                self._stream_url,
+                {"token": ticket.token},
+                status_callback=self._base + "/twilio/status",
+                action=self._action,
+                after=_failure(settings),
+            )
+        )
+
+    async def ended(self, request: web.Request) -> web.Response:
+        """The stream is over and Twilio asks what comes next (only without REST credentials)."""
+        params = await self._params(request)
+        end, _, transfer_to = self._board.admission.end_of(params.get("CallSid", "")).partition(":")
+        if transfer_to:
+            return _twiml(twiml.dial(transfer_to, self._settings.twilio.caller_id))
+        if end == End.CALLER or (end and End(end).planned):
+            return _twiml(twiml.hang_up())
+        return _twiml(twiml.failed(_failure(self._settings.for_number(params.get("To", "")))))
+
+    async def status(self, request: web.Request) -> web.Response:
+        """Callbacks about calls and streams."""
+        params = await self._params(request)
+        call = params.get("CallSid", "")
+        event, state = params.get("StreamEvent", ""), params.get("CallStatus", "")
+        if event == "stream-error":
+            log.warning("Twilio reports a stream error", call=call, error=params.get("StreamError", ""))
+        else:
+            log.debug("status", call=call, status=event or state)
+        if state in OVER:
+            self._board.admission.forget(call)
+            if live := self._board.calls.get(call):
+                live.end(End.CALLER)
+        return web.Response(status=204)
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """The media stream. Who it is shows at its start message, before a slot is taken."""
+        auth.check_origin(request.headers, self._base)
+        self._check_handshake(request)
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, compress=False, timeout=CLOSE_LIMIT)
+        await socket.prepare(request)
+        await Call(self._board, TwilioLine(), SocketWire(request, socket)).run()
+        return socket
+
+    def _refuse(self, call: str, settings: Calls, refused: Refused) -> web.Response:
+        self._board.metrics.refused[refused.why] += 1
+        log.warning("call refused", call=call, why=str(refused))
+        if refused.why == "engine":
+            return _twiml(twiml.failed(_failure(settings)))
+        if settings.busy == "say":
+            return _twiml(twiml.say_and_hang_up(settings.busy_sentence))
+        return _twiml(twiml.rejected())
+
+    async def _params(self, request: web.Request) -> Mapping[str, str]:
+        """The request's parameters, once its sender is known to be Twilio, or this machine in open mode."""
+        # aiohttp gives a MultiDict of str for forms; files have no business here.
+        form = await request.post() if request.method == "POST" else {}
+        if any(not isinstance(value, str) for value in form.values()):
+            raise web.HTTPBadRequest(text="files are not taken here\n")
+        params: Mapping[str, str] = form if request.method == "POST" else request.query  # type: ignore[assignment]
+        token = self._settings.twilio.auth_token.get_secret_value()
+        if token:
+            url = signature.public(self._base, request.raw_path)
+            given = request.headers.get("X-Twilio-Signature", "")
+            if not signature.webhook_ok(token, url, form, given):  # type: ignore[arg-type]
+                log.warning(
+                    "webhook refused: the signature does not fit",
+                    hashed_url=url,
+                    remedy="server.public_url must be the address that the number's webhook has in the Twilio console,"
+                    " and twilio.auth_token that account's",
+                )
+                raise auth.Denied(403, "the signature does not fit")
+        else:
+            auth.check_local(request.remote or "", request.headers)
+        return params
+
+    def _check_handshake(self, request: web.Request) -> None:
+        settings = self._settings.twilio
+        token = settings.auth_token.get_secret_value()
+        if not token:
+            auth.check_local(request.remote or "", request.headers)
+            return
+        given = request.headers.get("X-Twilio-Signature", "")
+        matched = signature.handshake_ok(token, self._base, request.raw_path, given)
+        if matched:
+            log.debug("stream handshake signed", as_url=matched)
+        elif settings.enforce_handshake:
+            log.warning("stream refused: the handshake is not signed for any known spelling of its URL")
+            raise auth.Denied(403, "the handshake's signature does not fit")
+        else:
+            log.debug("stream handshake not signed for any known spelling of its URL", signed=bool(given))
+
+
+def _failure(settings: Calls) -> twiml.Failure:
+    return twiml.Failure(settings.apology, settings.fallback_number)
+
+
+def _machine(answered_by: str) -> bool:
+    return answered_by.startswith("machine") or answered_by == "fax"
+
+
+def _twiml(document: str) -> web.Response:
+    return web.Response(text=document, content_type="text/xml")

@@ -1,0 +1,218 @@
+"""The one port: Twilio's webhooks and streams, health, metrics and the operator's API."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from . import auth
+from .call import Call, End, Switchboard
+from .config import is_loopback
+from .observe import logs
+from .telephony.rest import Rest, TelephonyError
+from .telephony.webhooks import Webhooks
+
+MAX_BODY = 64 * 1024  # bytes; Twilio's largest form is a few
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = logs.get()
+
+
+class PlaceCall(msgspec.Struct, forbid_unknown_fields=True):
+    to: str
+    from_: str = msgspec.field(default="", name="from")
+    machine_detection: Literal["", "Enable", "DetectMessageEnd"] = ""
+    send_digits: str = ""
+
+
+class SayText(msgspec.Struct, forbid_unknown_fields=True):
+    text: str
+    interruptible: bool = True
+
+
+class InjectContext(msgspec.Struct, forbid_unknown_fields=True):
+    context: str
+
+
+class PressDigits(msgspec.Struct, forbid_unknown_fields=True):
+    digits: str
+
+
+class TransferTo(msgspec.Struct, forbid_unknown_fields=True):
+    number: str
+
+
+class Health:
+    """Liveness, and readiness: red until a real step has run, red while draining."""
+
+    def __init__(self, board: Switchboard) -> None:
+        self._board = board
+
+    def routes(self) -> list[web.RouteDef]:
+        return [web.get("/healthz", self.healthz), web.get("/readyz", self.readyz)]
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        return web.json_response({"alive": True})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        board = self._board
+        state = "draining" if board.admission.draining else "ready" if board.engine.ready else "engine not ready"
+        return web.json_response({"state": state}, status=200 if state == "ready" else 503)
+
+
+class Operator:
+    """The operator's API. On the admin address the address itself is the key, elsewhere a token is."""
+
+    def __init__(self, board: Switchboard, rest: Rest | None, base: str, admin_host: str | None = None) -> None:
+        self._board = board
+        self._rest = rest
+        self._base = base
+        self._admin_host = admin_host
+        self._settings = board.settings
+
+    def routes(self) -> list[web.RouteDef]:
+        guarded = self._guarded
+        return [
+            web.get("/metrics", guarded(self.metrics)),
+            web.get("/v1/calls", guarded(self.list)),
+            web.post("/v1/calls", guarded(self.place)),
+            web.delete("/v1/calls/{call}", guarded(self.hang_up)),
+            web.post("/v1/calls/{call}/say", guarded(self.say)),
+            web.post("/v1/calls/{call}/inject", guarded(self.inject)),
+            web.post("/v1/calls/{call}/digits", guarded(self.digits)),
+            web.post("/v1/calls/{call}/transfer", guarded(self.transfer)),
+        ]
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._board.metrics.render()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def list(self, request: web.Request) -> web.Response:
+        board = self._board
+        capacity = board.engine.capacity()
+        return web.json_response(
+            {
+                "engine": board.engine.name,
+                "ready": board.engine.ready,
+                "draining": board.admission.draining,
+                "slots": {"offered": capacity.offered, "reserved": capacity.reserved, "used": capacity.used},
+                "restarts": board.engine.restarts,
+                "calls": [call.describe() for call in board.calls.values()],
+            }
+        )
+
+    async def place(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, PlaceCall)
+        if self._rest is None:
+            raise auth.Denied(409, "placing calls needs twilio.account_sid and twilio.auth_token")
+        sid = await self._rest.place(
+            wanted.to,
+            wanted.from_ or self._settings.twilio.caller_id,
+            self._base + "/twilio/voice",
+            status_callback=self._base + "/twilio/status",
+            machine_detection=wanted.machine_detection,
+            send_digits=wanted.send_digits,
+        )
+        return web.json_response({"call": sid}, status=201)
+
+    async def hang_up(self, request: web.Request) -> web.Response:
+        self._call(request).end(End.OPERATOR)
+        return web.Response(status=204)
+
+    async def say(self, request: web.Request) -> web.Response:
+        said = await _body(request, SayText)
+        return web.json_response({"id": self._call(request).say(said.text, said.interruptible)})
+
+    async def inject(self, request: web.Request) -> web.Response:
+        given = await _body(request, InjectContext)
+        return web.json_response({"id": self._call(request).inject(given.context)})
+
+    async def digits(self, request: web.Request) -> web.Response:
+        pressed = await _body(request, PressDigits)
+        try:
+            await self._call(request).press(pressed.digits)
+        except ValueError as error:
+            raise auth.Denied(400, str(error)) from None
+        return web.Response(status=204)
+
+    async def transfer(self, request: web.Request) -> web.Response:
+        wanted = await _body(request, TransferTo)
+        self._call(request).transfer(wanted.number)
+        return web.Response(status=204)
+
+    def _call(self, request: web.Request) -> Call:
+        id = request.match_info["call"]
+        call = self._board.calls.get(id)
+        if call is None:
+            raise auth.Denied(404, f"there is no live call {id[:64]!r}; GET /v1/calls lists them")
+        return call
+
+    def _guarded(self, handler: Handler) -> Handler:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            self._check(request)
+            return await handler(request)
+
+        return guarded
+
+    def _check(self, request: web.Request) -> None:
+        secret = self._settings.auth.secret.get_secret_value()
+        if self._admin_host is not None:
+            if is_loopback(self._admin_host):
+                auth.check_local(request.remote or "", request.headers)
+            auth.check_origin(request.headers, "")
+        elif secret:
+            auth.check_origin(request.headers, self._base)
+            authorization = request.headers.get("Authorization", "")
+            auth.check(authorization, secret, self._settings.auth.audience, "operator")
+        elif self._settings.open_mode:
+            auth.check_local(request.remote or "", request.headers)
+        else:
+            raise auth.Denied(403, "operators need auth.secret (and a token) or server.admin (an address of their own)")
+
+
+def main_app(board: Switchboard, rest: Rest | None, base: str) -> web.Application:
+    return _app(
+        Health(board).routes(),
+        Webhooks(board, base, rest is not None).routes(),
+        Operator(board, rest, base).routes(),
+    )
+
+
+def admin_app(board: Switchboard, rest: Rest | None, base: str, host: str) -> web.Application:
+    return _app(Health(board).routes(), Operator(board, rest, base, admin_host=host).routes())
+
+
+def _app(*routes: list[web.RouteDef]) -> web.Application:
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
+    for some in routes:
+        app.add_routes(some)
+    return app
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What went wrong, in one line of JSON; a fault of ours with its traceback in the log."""
+    try:
+        return await handler(request)
+    except auth.Denied as denied:
+        if denied.status in (401, 403):
+            log.warning("request refused", path=request.path, peer=request.remote, why=str(denied))
+        return web.json_response({"error": str(denied)}, status=denied.status)
+    except TelephonyError as error:
+        return web.json_response({"error": str(error)}, status=502)
+    except (web.HTTPException, asyncio.CancelledError):
+        raise
+    except Exception:
+        log.exception("a fault of ours while answering a request", path=request.path)
+        return web.json_response({"error": "a fault of the bridge; its log says more"}, status=500)
+
+
+async def _body(request: web.Request, shape: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(await request.read(), type=shape)
+    except msgspec.DecodeError as error:
+        raise auth.Denied(400, f"the body is not what is expected here: {error}") from None

@@ -1,0 +1,201 @@
+"""What an engine is: the one interface between a call and whatever answers it.
+
+The asyncio side is `Engine` and `Conversation`; the side inside an engine process is `Core`, which takes
+a batch of frames at a time. A frame is always 1920 samples of 24 kHz float32, 80 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codecs.framing import FRAME, RATE
+
+Frame: TypeAlias = NDArray[np.float32]
+"""1920 samples of 24 kHz sound between -1 and 1."""
+
+Speaker: TypeAlias = Literal["caller", "agent"]
+
+__all__ = ["FRAME", "RATE", "Busy", "Capacity", "Conversation", "Core", "Engine", "Event", "Frame", "Lease", "Opening"]
+
+
+class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a conversation starts with."""
+
+    call: str = ""
+    greeting: str = ""
+    persona: str = ""
+    seed: int | None = None
+    sampling: dict[str, float] = {}
+    conditions: dict[str, str] = {}
+
+
+class EngineEvent(msgspec.Struct, frozen=True, tag_field="event", omit_defaults=True):
+    """The base of everything but sound that a conversation reports."""
+
+
+class Sound:
+    """One frame of the agent's voice. `answers` is the caller's clock at the start of the frame it replies to."""
+
+    __slots__ = ("answers", "pcm")
+
+    def __init__(self, pcm: Frame, answers: int) -> None:
+        self.pcm = pcm
+        self.answers = answers
+
+    def __repr__(self) -> str:
+        return f"Sound({len(self.pcm)} samples, answers={self.answers})"
+
+
+class Words(EngineEvent, frozen=True, tag="words"):
+    """An utterance so far, with times in samples of the caller's clock; `forced` when we made the model say it."""
+
+    id: int
+    speaker: Speaker
+    text: str
+    start: int
+    end: int
+    final: bool
+    forced: bool = False
+
+
+class Turn(EngineEvent, frozen=True, tag="turn"):
+    id: int
+    speaker: Speaker
+    began: int
+
+
+class Flush(EngineEvent, frozen=True, tag="flush"):
+    """What was sent and not yet heard is void: the caller interrupted."""
+
+
+class Said(EngineEvent, frozen=True, tag="said"):
+    id: int
+    heard_to: int
+
+
+class Injected(EngineEvent, frozen=True, tag="injected"):
+    id: int
+
+
+class Remember(EngineEvent, frozen=True, tag="remember"):
+    text: str
+
+
+class HangUp(EngineEvent, frozen=True, tag="hang_up"):
+    reason: str
+
+
+class Lost(EngineEvent, frozen=True, tag="lost"):
+    """The engine went away under the conversation; a fresh one begins in about `back_in` seconds."""
+
+    back_in: float
+
+
+class Back(EngineEvent, frozen=True, tag="back"):
+    """A fresh conversation has begun after `Lost`."""
+
+
+class Ended(EngineEvent, frozen=True, tag="ended"):
+    """The last event of every conversation, sent exactly once."""
+
+    reason: str
+
+
+TextEvent: TypeAlias = Words | Turn | Flush | Said | Injected | Remember | HangUp | Lost | Back | Ended
+"""Every event but sound: small, and carried as JSON between processes."""
+
+Event: TypeAlias = Sound | TextEvent
+
+
+class Busy(Exception):
+    """No slot is free."""
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    offered: int
+    """Slots that this machine carries at the step time measured now."""
+    reserved: int
+    used: int
+
+    @property
+    def free(self) -> int:
+        return max(0, self.offered - self.reserved - self.used)
+
+
+class Lease(Protocol):
+    """A slot promised to a call that has not come yet. It expires by itself; giving it back twice is harmless."""
+
+    @property
+    def live(self) -> bool: ...
+    def release(self) -> None: ...
+
+
+class Conversation(Protocol):
+    align: int
+    """Silent samples to put before the first frame, so that calls fall due together."""
+    dropped: int
+    """Frames lost on the way in or out because somebody did not keep up."""
+
+    def send(self, frame: Frame, at: int) -> None:
+        """Give the model one frame that began at `at` on the caller's clock. Never waits."""
+
+    def played(self, at: int) -> None:
+        """The peer has heard our replies up to the one that answers `at`."""
+
+    def digit(self, digit: str) -> None: ...
+    def say(self, text: str, *, interruptible: bool = True) -> int: ...
+    def inject(self, context: str, *, how: str = "silent", turn: int | None = None) -> int: ...
+    def cancel(self, id: int) -> None: ...
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+    async def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    name: str
+
+    async def start(self) -> None:
+        """Load and warm up; returns once a real step has run."""
+
+    @property
+    def ready(self) -> bool: ...
+    def capacity(self) -> Capacity: ...
+    def reserve(self, ttl: float) -> Lease:
+        """Promise a slot for `ttl` seconds, or raise `Busy` at once."""
+
+    async def open(self, opening: Opening, lease: Lease) -> Conversation: ...
+    async def stop(self) -> None: ...
+
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def queued(self) -> int:
+        """Frames that wait for a step."""
+
+
+class Core(Protocol):
+    """A model inside the engine process, batch first. No method waits for a network, a thread or a lock."""
+
+    def open(self, slot: int, opening: Opening) -> None: ...
+    def say(self, slot: int, id: int, text: str, interruptible: bool) -> None: ...
+    def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None: ...
+    def cancel(self, slot: int, id: int) -> None: ...
+    def played(self, slot: int, at: int) -> None: ...
+    def digit(self, slot: int, digit: str) -> None: ...
+    def close(self, slot: int) -> None: ...
+
+    def launch(self, slots: Sequence[int], frames: NDArray[np.float32], at: Sequence[int]) -> Any:
+        """Start one step for `frames` [n, 1920], which began at `at`; returns without waiting for the device."""
+
+    def collect(self, pending: Any) -> list[tuple[int, Event]]:
+        """Wait for a launched step; may name slots that were not in its batch."""
+
+    def work(self, budget: float) -> bool:
+        """Spend at most `budget` seconds on openings, injections and renewals; False when there is none left."""
+
+    def step_time(self, n: int) -> float:
+        """Seconds that a step of `n` slots is expected to take."""

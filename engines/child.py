@@ -1,0 +1,179 @@
+"""A process of ours at the far end of a socketpair: spawned, watched, killed when silent, started again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from . import wire
+from .wire import Kind, Packet
+
+log = logging.getLogger("voice_bridge.engine")
+
+PING = 0.25  # seconds between pings
+SILENCE = 1.0  # seconds without an answer that count as a hang, unless usual steps are slow
+SLOW_STEPS = 20  # times the usual step; a step that takes longer than this and `SILENCE` is a hang
+BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds before each restart in a row; the last one goes on
+HEALTHY = 60.0  # seconds of life after which the next crash counts as the first
+BUFFER = 1 << 21  # bytes of socket buffer each way: 250 frames, so that neither side waits for the other
+
+
+class ChildFailed(Exception):
+    """The process could not start; the message is what it said."""
+
+
+class Owner(Protocol):
+    """Whoever uses the child. All calls come on the event loop."""
+
+    def child_up(self, health: wire.Health) -> None: ...
+    def child_down(self, back_in: float) -> None: ...
+    def child_says(self, packet: Packet) -> None: ...
+
+
+class _Link(asyncio.Protocol):
+    def __init__(self, deliver: Callable[[Packet], None]) -> None:
+        self.closed = asyncio.get_running_loop().create_future()
+        self._unpacker = wire.Unpacker()
+        self._deliver = deliver
+
+    def data_received(self, data: bytes) -> None:
+        for packet in self._unpacker.feed(data):
+            self._deliver(packet)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+class Child:
+    def __init__(self, init: wire.Init, owner: Owner, module: str = "voice_bridge.engines.worker") -> None:
+        self.restarts = 0
+        self.pid = 0
+        self.health: wire.Health | None = None
+        """What it said last; None while it is not up."""
+        self._init = init
+        self._owner = owner
+        self._module = module
+        self._transport: asyncio.Transport | None = None
+        self._first: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._silent = 0
+
+    async def start(self) -> None:
+        """Spawn it and wait until it is ready; raises `ChildFailed` if its first start fails."""
+        self._first = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._supervise())
+        await self._first
+
+    async def stop(self) -> None:
+        if self._task:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    def send(self, data: bytes) -> bool:
+        """Hand bytes over without waiting; False when the child is not up or does not read."""
+        transport = self._transport
+        if self.health is None or transport is None or transport.get_write_buffer_size() > BUFFER:
+            return False
+        transport.write(data)
+        return True
+
+    async def _supervise(self) -> None:
+        loop = asyncio.get_running_loop()
+        assert self._first
+        failures = 0
+        while True:
+            born = loop.time()
+            reason = await self._live()
+            was_up = self.health is not None
+            self.health = None
+            if not self._first.done():
+                self._first.set_exception(ChildFailed(reason))
+                return
+            failures = 0 if loop.time() - born > HEALTHY else failures
+            wait = BACK_OFF[min(failures, len(BACK_OFF) - 1)]
+            failures += 1
+            log.error("engine process lost: %s; starting it again in %.1f s", reason, wait)
+            if was_up:
+                self._owner.child_down(wait)
+            await asyncio.sleep(wait)
+            self.restarts += 1
+
+    async def _live(self) -> str:
+        """One life of the process, from its start to its end; returns why it ended."""
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        with theirs:
+            # A session of its own, so that Ctrl-C drains the calls before the engine goes.
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", self._module, str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+            )
+        self.pid = process.pid
+        reason = ["it ended"]
+        said = asyncio.create_task(self._relay_stderr(process))
+        try:
+            loop = asyncio.get_running_loop()
+            link = _Link(lambda packet: self._packet(packet, reason))
+            self._transport, _ = await loop.create_connection(lambda: link, sock=ours)
+            self._transport.write(wire.pack_struct(Kind.INIT, self._init))
+            watch = asyncio.create_task(self._watch())
+            await asyncio.wait({watch, link.closed}, return_when=asyncio.FIRST_COMPLETED)
+            if not link.closed.done():
+                reason[0] = watch.result()
+            watch.cancel()
+        finally:
+            if self._transport:
+                self._transport.abort()
+                self._transport = None
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            code = await process.wait()
+            await said
+        return f"{reason[0]} (exit status {code})"
+
+    def _packet(self, packet: Packet, reason: list[str]) -> None:
+        if packet.kind in (Kind.HEALTH, Kind.READY):
+            self._silent = 0
+            self.health = msgspec.json.decode(packet.payload, type=wire.Health)
+            if packet.kind == Kind.READY:
+                self._owner.child_up(self.health)
+                if self._first and not self._first.done():
+                    self._first.set_result(None)
+        elif packet.kind == Kind.FAILED:
+            reason[0] = packet.payload.decode()
+        else:
+            self._owner.child_says(packet)
+
+    async def _watch(self) -> str:
+        """Ping it for as long as it answers. Counted in pings, so that a stall of ours is not taken for its."""
+        self._silent = 0
+        while True:
+            await asyncio.sleep(PING)
+            if self.health is None:  # loading takes as long as it takes
+                continue
+            limit = max(SILENCE, SLOW_STEPS * self.health.step_seconds)
+            if self._silent * PING >= limit:
+                return f"it has not answered for {limit:.1f} s"
+            self._silent += 1
+            self.send(wire.pack(Kind.PING))
+
+    async def _relay_stderr(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr
+        with contextlib.suppress(ValueError):  # a line longer than the reader takes
+            async for line in process.stderr:
+                log.warning("engine process: %s", line.decode(errors="replace").rstrip())

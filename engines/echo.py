@@ -1,0 +1,54 @@
+"""The test line: says back what it hears, one frame later. It takes every step that a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .base import Event, Opening, Said, Sound, Words
+
+STEP = 0.0001  # seconds; a copy of a few frames
+
+
+class EchoCore:
+    def __init__(self, slots: int) -> None:
+        self._now = [0] * slots
+        self._events: list[tuple[int, Event]] = []
+
+    def open(self, slot: int, opening: Opening) -> None:
+        self._now[slot] = 0
+
+    def say(self, slot: int, id: int, text: str, interruptible: bool) -> None:
+        """The test line has no voice: the words are reported as said, and nothing is heard."""
+        now = self._now[slot]
+        self._events.append((slot, Words(id, "agent", text, now, now, final=True, forced=True)))
+        self._events.append((slot, Said(id, now)))
+
+    def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
+        """The test line does not think: context changes nothing and is not reported as taken."""
+
+    def cancel(self, slot: int, id: int) -> None: ...
+    def played(self, slot: int, at: int) -> None: ...
+    def digit(self, slot: int, digit: str) -> None: ...
+    def close(self, slot: int) -> None: ...
+
+    def launch(self, slots: Sequence[int], frames: NDArray[np.float32], at: Sequence[int]) -> list[tuple[int, Event]]:
+        for slot, now in zip(slots, at, strict=True):
+            self._now[slot] = now
+        return [(slot, Sound(frame, now)) for slot, frame, now in zip(slots, frames, at, strict=True)]
+
+    def collect(self, pending: list[tuple[int, Event]]) -> list[tuple[int, Event]]:
+        events, self._events = self._events, []
+        return events + pending
+
+    def work(self, budget: float) -> bool:
+        return False
+
+    def step_time(self, n: int) -> float:
+        return STEP * n
+
+
+def core(slots: int) -> EchoCore:
+    return EchoCore(slots)

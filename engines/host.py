@@ -1,0 +1,192 @@
+"""An engine whose core lives in a process of its own: slots, leases and conversations on the daemon's side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from itertools import count
+
+import numpy as np
+
+from . import wire
+from .base import Back, Busy, Capacity, Ended, Event, Frame, Lease, Lost, Opening, Sound
+from .child import Child
+from .wire import Kind, Packet
+
+QUEUE = 4  # frames of sound that may wait for a line that does not take them (320 ms); the oldest goes
+
+
+class HostLease:
+    """A slot held for a call that has not come yet."""
+
+    def __init__(self, engine: HostEngine, ttl: float) -> None:
+        self._engine = engine
+        self._timer = asyncio.get_running_loop().call_later(ttl, self.release)
+
+    @property
+    def live(self) -> bool:
+        return self in self._engine.leases
+
+    def release(self) -> None:
+        self._timer.cancel()
+        self._engine.leases.discard(self)
+
+
+class HostConversation:
+    align = 0
+
+    def __init__(self, engine: HostEngine, id: int, opening: Opening) -> None:
+        self.id = id
+        self.opening = opening
+        self.dropped = 0
+        self._engine = engine
+        self._events: deque[Event] = deque()
+        self._sounds = 0
+        self._arrived: asyncio.Future[None] | None = None
+        self._ended = False
+        self._ids = count(1)
+
+    def send(self, frame: Frame, at: int) -> None:
+        if not self._engine.child.send(wire.pack(Kind.FRAME, self.id, at, frame.data.cast("B"))):
+            self.dropped += 1
+
+    def played(self, at: int) -> None:
+        self._tell(wire.Played(at))
+
+    def digit(self, digit: str) -> None:
+        self._tell(wire.Digit(digit))
+
+    def say(self, text: str, *, interruptible: bool = True) -> int:
+        id = next(self._ids)
+        self._tell(wire.Say(id, text, interruptible))
+        return id
+
+    def inject(self, context: str, *, how: str = "silent", turn: int | None = None) -> int:
+        id = next(self._ids)
+        self._tell(wire.Inject(id, context, how, turn))
+        return id
+
+    def cancel(self, id: int) -> None:
+        self._tell(wire.Cancel(id))
+
+    def begin(self) -> None:
+        """Open it in the engine process: at first, and again in each new one."""
+        self._tell(wire.Open(self.opening))
+
+    def deliver(self, event: Event) -> None:
+        if self._ended:
+            return
+        self._ended = isinstance(event, Ended)
+        if isinstance(event, Sound):
+            self._sounds += 1
+            if self._sounds > QUEUE:
+                self._drop_oldest_sound()
+        self._events.append(event)
+        if self._arrived and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    async def close(self) -> None:
+        if self._engine.conversations.pop(self.id, None):
+            self._tell(wire.Close())
+            self.deliver(Ended("closed"))
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._events:
+            if self._ended:
+                raise StopAsyncIteration
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        event = self._events.popleft()
+        self._sounds -= isinstance(event, Sound)
+        return event
+
+    def _tell(self, tell: wire.Tell) -> None:
+        self._engine.child.send(wire.pack_struct(Kind.TELL, tell, self.id))
+
+    def _drop_oldest_sound(self) -> None:
+        oldest = next(index for index, event in enumerate(self._events) if isinstance(event, Sound))
+        del self._events[oldest]
+        self._sounds -= 1
+        self.dropped += 1
+
+
+class HostEngine:
+    """Serves as many conversations as the core has slots, and brings them over a crash of its process."""
+
+    def __init__(self, name: str, core: str, slots: int, **options: str | int | float | bool) -> None:
+        self.name = name
+        self.child = Child(wire.Init(core, options, slots), self)
+        self.leases: set[HostLease] = set()
+        self.conversations: dict[int, HostConversation] = {}
+        self._ids = count(1)
+
+    async def start(self) -> None:
+        await self.child.start()
+
+    @property
+    def ready(self) -> bool:
+        return self.child.health is not None
+
+    @property
+    def restarts(self) -> int:
+        return self.child.restarts
+
+    @property
+    def queued(self) -> int:
+        """Frames that wait in the engine process."""
+        return self.child.health.queued if self.child.health else 0
+
+    def capacity(self) -> Capacity:
+        offered = self.child.health.offered if self.child.health else 0
+        return Capacity(offered, len(self.leases), len(self.conversations))
+
+    def reserve(self, ttl: float) -> Lease:
+        if not self.capacity().free:
+            raise Busy("every slot is taken" if self.ready else "the engine is not ready")
+        lease = HostLease(self, ttl)
+        self.leases.add(lease)
+        return lease
+
+    async def open(self, opening: Opening, lease: Lease) -> HostConversation:
+        if not lease.live:
+            raise Busy("the reservation has expired")
+        lease.release()
+        conversation = HostConversation(self, next(self._ids), opening)
+        self.conversations[conversation.id] = conversation
+        conversation.begin()
+        return conversation
+
+    async def stop(self) -> None:
+        for conversation in list(self.conversations.values()):
+            await conversation.close()
+        for lease in list(self.leases):
+            lease.release()
+        await self.child.stop()
+
+    def child_up(self, health: wire.Health) -> None:
+        for conversation in self._all():
+            conversation.begin()
+            conversation.deliver(Back())
+
+    def child_down(self, back_in: float) -> None:
+        for conversation in self._all():
+            conversation.deliver(Lost(back_in))
+
+    def child_says(self, packet: Packet) -> None:
+        conversation = self.conversations.get(packet.conversation)
+        if conversation is None:
+            return
+        if packet.kind == Kind.SOUND:
+            conversation.deliver(Sound(np.frombuffer(packet.payload, np.float32), packet.at))
+        elif packet.kind == Kind.EVENT:
+            event = wire.decode_event.decode(packet.payload)
+            if isinstance(event, Ended):
+                del self.conversations[packet.conversation]
+            conversation.deliver(event)
+
+    def _all(self) -> Iterable[HostConversation]:
+        return list(self.conversations.values())

@@ -1,0 +1,194 @@
+"""The inside of an engine process: reads frames, steps the core with every slot that is due, writes replies.
+
+One thread, one loop: `python -m voice_bridge.engines.worker FD`. It ends when the daemon's end is closed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import select
+import socket
+import sys
+import time
+from collections import deque
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from . import wire
+from .base import FRAME, RATE, Core, Ended, Opening, Sound
+from .wire import Kind
+
+QUEUE = 4  # frames a slot may wait (320 ms); what is older would only be heard as lag
+SLICE = 0.005  # seconds of opening or injection between two steps: no call misses its frame for it
+READ = 1 << 18  # bytes a read; a full house of frames in a few reads
+TARGET = 0.8 * FRAME / RATE  # a step may take four fifths of a frame's time, the rest is for the unforeseen
+
+
+class Waiting(NamedTuple):
+    frame: bytes
+    at: int
+
+
+class Worker:
+    def __init__(self, sock: socket.socket, core: Core, slots: int) -> None:
+        self._sock = sock
+        self._core = core
+        self._slots = slots
+        self._free = list(range(slots - 1, -1, -1))
+        self._slot_of: dict[int, int] = {}
+        self._call_of: dict[int, int] = {}
+        self._queues: list[deque[Waiting]] = [deque(maxlen=QUEUE) for _ in range(slots)]
+        self._due: dict[int, None] = {}  # slots with frames, in the order in which they came
+        self._staging = np.zeros((slots, FRAME), np.float32)
+        self._unpacker = wire.Unpacker()
+        self._out: list[bytes] = []
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._step_seconds = 0.0
+        self._dropped = 0
+
+    def warm_up(self) -> None:
+        """One real step, so that the first caller does not pay for compiling and paging in."""
+        self._core.open(0, Opening())
+        began = time.monotonic()
+        self._core.collect(self._core.launch([0], self._staging[:1], [0]))
+        self._step_seconds = time.monotonic() - began
+        self._core.close(0)
+
+    def health(self) -> wire.Health:
+        offered = self._slots
+        while offered > 1 and self._core.step_time(offered) > TARGET:
+            offered -= 1
+        queued = sum(len(queue) for queue in self._queues)
+        return wire.Health(offered, self._step_seconds, queued, self._dropped)
+
+    def run(self) -> None:
+        busy = False
+        while self._read(wait=not (self._due or busy)):
+            if self._due:
+                self._step()
+            busy = self._core.work(SLICE)
+            self._flush()
+
+    def _read(self, wait: bool) -> bool:
+        """Take in whatever the daemon has sent; False when it has gone."""
+        self._poll.poll(None if wait else 0)
+        while True:
+            try:
+                data = self._sock.recv(READ, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            for packet in self._unpacker.feed(data):
+                self._take(packet)
+            if len(data) < READ:
+                return True
+
+    def _take(self, packet: wire.Packet) -> None:
+        if packet.kind == Kind.FRAME:
+            slot = self._slot_of.get(packet.conversation)
+            if slot is not None:
+                queue = self._queues[slot]
+                self._dropped += len(queue) == QUEUE
+                queue.append(Waiting(packet.payload, packet.at))
+                self._due[slot] = None
+        elif packet.kind == Kind.PING:
+            self._out.append(wire.pack_struct(Kind.HEALTH, self.health()))
+        elif packet.kind == Kind.TELL:
+            self._tell(packet.conversation, wire.decode_tell.decode(packet.payload))
+
+    def _tell(self, conversation: int, tell: wire.AnyTell) -> None:
+        if isinstance(tell, wire.Open):
+            self._open(conversation, tell.opening)
+            return
+        slot = self._slot_of.get(conversation)
+        if slot is None:
+            return
+        match tell:
+            case wire.Say(id, text, interruptible):
+                self._core.say(slot, id, text, interruptible)
+            case wire.Inject(id, context, how, turn):
+                self._core.inject(slot, id, context, how, turn)
+            case wire.Cancel(id):
+                self._core.cancel(slot, id)
+            case wire.Played(at):
+                self._core.played(slot, at)
+            case wire.Digit(digit):
+                self._core.digit(slot, digit)
+            case wire.Close():
+                self._close(conversation, slot)
+
+    def _open(self, conversation: int, opening: Opening) -> None:
+        slot = self._free.pop()
+        try:
+            self._core.open(slot, opening)
+        except ValueError as error:  # this opening is at fault, not the core
+            self._free.append(slot)
+            self._out.append(wire.pack_struct(Kind.EVENT, Ended(f"opening refused: {error}"), conversation))
+            return
+        self._slot_of[conversation] = slot
+        self._call_of[slot] = conversation
+
+    def _close(self, conversation: int, slot: int) -> None:
+        self._core.close(slot)
+        self._queues[slot].clear()
+        self._due.pop(slot, None)
+        del self._slot_of[conversation], self._call_of[slot]
+        self._free.append(slot)
+
+    def _step(self) -> None:
+        slots = list(self._due)
+        at = []
+        for row, slot in enumerate(slots):
+            queue = self._queues[slot]
+            waiting = queue.popleft()
+            self._staging[row] = np.frombuffer(waiting.frame, np.float32)
+            at.append(waiting.at)
+            if not queue:
+                del self._due[slot]
+        began = time.monotonic()
+        pending = self._core.launch(slots, self._staging[: len(slots)], at)
+        events = self._core.collect(pending)
+        self._step_seconds += 0.1 * (time.monotonic() - began - self._step_seconds)
+        for slot, event in events:
+            conversation = self._call_of.get(slot)
+            if conversation is None:
+                continue
+            if isinstance(event, Sound):
+                payload = np.ascontiguousarray(event.pcm, np.float32).tobytes()
+                self._out.append(wire.pack(Kind.SOUND, conversation, event.answers, payload))
+            else:
+                self._out.append(wire.pack_struct(Kind.EVENT, event, conversation))
+
+    def _flush(self) -> None:
+        if self._out:
+            self._sock.sendall(b"".join(self._out))
+            self._out.clear()
+
+
+def _first_message(sock: socket.socket) -> wire.Init:
+    head = sock.recv(wire.HEADER.size, socket.MSG_WAITALL)
+    length = wire.HEADER.unpack(head)[0]
+    return msgspec.json.decode(sock.recv(length, socket.MSG_WAITALL), type=wire.Init)
+
+
+def main() -> None:
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    init = _first_message(sock)
+    module, _, function = init.core.partition(":")
+    try:
+        core = getattr(importlib.import_module(module), function)(slots=init.slots, **init.options)
+        worker = Worker(sock, core, init.slots)
+        worker.warm_up()
+    except Exception as error:
+        sock.sendall(wire.pack(Kind.FAILED, payload=f"{type(error).__name__}: {error}".encode()))
+        raise
+    sock.sendall(wire.pack_struct(Kind.READY, worker.health()))
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""What `voice-bridge doctor` finds, says and exits with, over real configurations, sockets and folders."""
+
+import io
+import json
+import os
+import platform
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner, Result
+from voice_bridge.bridge.cli import doctor as module
+from voice_bridge.bridge.cli.doctor import Row, check_address, check_folder, check_public_url, doctor
+from voice_bridge.engines import registry
+from voice_bridge.engines.hardware import GIB, LEVELS, Machine
+
+SID = "AC" + "0123456789abcdef" * 2
+TOKEN = "the-auth-token-that-nobody-may-see"
+SECRET = "the-signing-secret-that-nobody-may-see"
+H200 = Machine(
+    "nvidia", "NVIDIA H200", 140 * GIB, 130 * GIB, 4.8e12, tier=5, api=False, cores=16, host_memory=128 * GIB
+)
+
+app = typer.Typer()
+app.command()(doctor)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and no setting of the shell's but a port that is always free."""
+    for name in os.environ:
+        if name.startswith(("VOICE_BRIDGE_", "TWILIO_", "OPENAI_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("VOICE_BRIDGE_SERVER__PORT", "0")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def configured(text: str) -> Path:
+    path = Path("bridge.toml")
+    path.write_text(text)
+    return path
+
+
+def examined(text: str = "") -> dict[str, Row]:
+    """The findings by name."""
+    return {row.name: row for row in module.examine(configured(text))[1]}
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, terminal_width=80)
+
+
+def report(*arguments: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(run("--json", *arguments).output)
+    return told
+
+
+def test_a_fresh_machine_would_start() -> None:
+    result = run()
+    assert result.exit_code == 0
+    assert "serve will start" in result.output
+    told = report()
+    assert told["starts"] is True
+    assert told["machine"]["memory"] > 0
+    found = {check["name"]: check for check in told["checks"]}
+    assert found["Settings"]["text"].startswith("no config.toml here")
+    assert found["Settings"]["text"].endswith("from the environment: VOICE_BRIDGE_SERVER__PORT")
+    assert all(check["remedy"] for check in told["checks"] if check["state"] == "note")
+
+
+def test_a_mistake_in_the_configuration_is_named_and_fails() -> None:
+    path = configured("[server]\nprot = 8080\n")
+    result = run("--config", str(path))
+    assert result.exit_code == 1
+    assert result.output.endswith("serve would not start: 1 problem\n")
+    told = report("--config", str(path))
+    assert told["starts"] is False
+    (problem,) = [check for check in told["checks"] if check["state"] == "problem"]
+    assert "bridge.toml" in problem["text"]
+    assert "server.prot" in problem["text"]
+    assert "Level" in {check["name"] for check in told["checks"]}
+
+
+def test_a_configuration_that_is_not_there_fails() -> None:
+    result = run("--config", "nowhere.toml")
+    assert result.exit_code == 1
+    assert "nowhere.toml" in result.output
+
+
+def test_the_configuration_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("config.toml").write_text("[voice]\nmax_steps = 3\n")
+    rows = module.examine(None)[1]
+    file, note = (row for row in rows if row.name == "Settings")
+    assert file.text.startswith("config.toml;")
+    assert (note.state, "max_steps" in note.text) == ("note", True)
+    monkeypatch.setenv("VOICE_BRIDGE_CONFIG", str(configured("")))
+    assert {row.name: row for row in module.examine(None)[1]}["Settings"].text.startswith("bridge.toml;")
+
+
+def test_no_secret_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", SID)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", TOKEN)
+    path = configured(f'[auth]\nsecret = "{SECRET}"\n[server]\npublic_url = "https://calls.example.com"\n')
+    rows = {row.name: row for row in module.examine(path)[1]}
+    assert [rows[name].state for name in ("Twilio", "Clients", "Public URL")] == ["ok"] * 3
+    for arguments in ([], ["--json"]):
+        result = run("--config", str(path), *arguments)
+        assert result.exit_code == 0
+        for hidden in (SID, TOKEN, SECRET):
+            assert hidden not in result.output
+
+
+def test_open_mode_is_told_with_its_reason() -> None:
+    clients = examined()["Clients"]
+    assert clients.state == "note"
+    assert clients.text.startswith("open mode, for this machine only")
+    assert "auth.secret" in clients.remedy
+
+
+def test_a_bridge_for_clients_alone_takes_no_telephone_calls() -> None:
+    rows = examined(f'[auth]\nsecret = "{SECRET}"\n')
+    assert (rows["Clients"].state, rows["Twilio"].state) == ("ok", "note")
+    assert "TWILIO_AUTH_TOKEN" in rows["Twilio"].remedy
+
+
+def test_a_bridge_for_telephones_alone_lets_no_client_in() -> None:
+    rows = examined(f'[twilio]\naccount_sid = "{SID}"\nauth_token = "{TOKEN}"\n')
+    assert (rows["Twilio"].state, rows["Clients"].state) == ("ok", "note")
+    assert rows["Clients"].text == "none but Twilio may come in"
+    assert rows["Public URL"].text == "none: Twilio cannot reach this bridge"
+
+
+@pytest.mark.parametrize(
+    ("url", "state"),
+    [
+        ("", "ok"),
+        ("https://calls.example.com", "ok"),
+        ("https://8.8.8.8/bridge", "ok"),
+        ("http://127.0.0.1:8080", "note"),
+        ("https://localhost", "note"),
+        ("https://192.168.1.7", "note"),
+        ("https://[::1]:8080", "note"),
+        ("https://studio.local", "note"),
+    ],
+)
+def test_an_address_that_twilio_cannot_reach_is_noted(url: str, state: str) -> None:
+    assert check_public_url(url, telephone=False).state == state
+
+
+def test_a_port_that_is_taken_is_a_problem() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        row = examined(f'[server]\nadmin = "127.0.0.1:{port}"\n')["Admin"]
+        assert row.state == "problem"
+        assert str(port) in row.text
+        assert "change server.admin" in row.remedy
+    row = check_address("Address", "127.0.0.1", port, "server.host", "server.port")
+    assert (row.state, row.text) == ("ok", f"127.0.0.1:{port} is free")
+
+
+@pytest.mark.parametrize("host", ["203.0.113.1", "a..b"])
+def test_a_host_that_is_not_this_machine_is_a_problem(host: str) -> None:
+    row = check_address("Address", host, 0, "server.host", "server.port")
+    assert row.state == "problem"
+    assert "Set server.host" in row.remedy
+
+
+def test_a_port_that_needs_more_rights_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Barred(socket.socket):
+        def bind(self, address: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket, "socket", Barred)
+    row = check_address("Address", "127.0.0.1", 443, "server.host", "server.port")
+    assert row.state == "problem"
+    assert "from 1024 up" in row.remedy
+
+
+def test_the_engine_and_the_reason_for_it_are_told() -> None:
+    row = examined('[voice]\nprovider = "echo"\n')["Engine"]
+    assert row.state == "ok"
+    assert row.text.startswith("echo: ")
+
+
+def test_an_engine_that_cannot_be_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*asked: object) -> registry.Choice:
+        assert asked[:2] == ("moshi-cloud", "cloud")
+        raise registry.NoEngine("nothing fits: take echo")
+
+    monkeypatch.setattr(registry, "choose", nothing)
+    row = examined('[voice]\nendpoint = "wss://gpu.example.com"\n[voice.moshi]\ndevice = "cloud"\n')["Engine"]
+    assert (row.state, row.text) == ("problem", "nothing fits: take echo")
+
+
+def test_an_engine_elsewhere_counts_as_an_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module.examine(configured(""))[0].api is False
+    assert module.examine(configured('[voice]\nendpoint = "wss://gpu.example.com"\n'))[0].api is True
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    assert module.examine(configured(""))[0].api is True
+
+
+def test_a_folder_is_tried_where_it_is_or_would_be(here: Path) -> None:
+    assert check_folder("Records", here, "log.records").state == "ok"
+    assert check_folder("Records", Path("not/yet/there"), "log.records").state == "ok"
+    assert list(here.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_is_a_problem() -> None:
+    Path("file").write_text("in the way")
+    rows = examined('[log]\nrecords = "file/records"\n[calls]\nrecordings = "file"\nrecord = true\n')
+    for name, key in (("Records", "log.records"), ("Recordings", "calls.recordings")):
+        assert rows[name].state == "problem"
+        assert f"Set {key}" in rows[name].remedy
+
+
+def test_a_number_that_is_recorded_needs_its_folder() -> None:
+    number = '[[numbers]]\nnumber = "+15551234567"\nrecord = true\n'
+    assert examined(number)["Recordings"].text.startswith("recordings: ")
+    assert examined()["Recordings"].text == "calls are not recorded"
+
+
+def test_a_full_disk_is_noted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOW_DISK", 2**62)
+    row = check_folder("Records", here, "log.records")
+    assert row.state == "note"
+    assert "log.records" in row.remedy
+
+
+def test_a_gpu_is_described_with_its_level() -> None:
+    gpu, host, level = module.check_machine(H200)
+    assert gpu.text == "NVIDIA H200: 140.0 GiB, 130.0 GiB free, about 4800 GB/s"
+    assert host.text == "16 cores, 128.0 GiB of memory"
+    assert level.text == f"5 of 6: {LEVELS[5]}"
+
+
+def test_python_under_rosetta_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert next(module.check_python(H200)).state == "ok"
+    assert next(module.check_python(replace(H200, kind="apple"))).state == "note"
+
+
+def test_packages_and_optional_parts_are_listed() -> None:
+    rows = list(module.check_python(H200))
+    packages = next(row for row in rows if row.name == "Packages").text
+    assert packages.startswith("voice-bridge ")
+    assert "aiohttp " in packages
+    optional = [row.text for row in rows if row.name == "Optional"]
+    assert any(text.startswith("[talk] ") for text in optional)
+    assert not any("pytest" in text for text in optional)
+
+
+def test_the_table_fits_a_narrow_terminal() -> None:
+    rows = module.examine(configured('[log]\nrecords = "a/' + 200 * "x" + '"\n'))[1]
+    paper = io.StringIO()
+    module.show(rows, Console(file=paper, width=80))
+    lines = paper.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert paper.getvalue().count("x") >= 200
+
+
+def test_help_shows_examples() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    assert "/etc/voice-bridge/config.toml" in result.output

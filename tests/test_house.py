@@ -1,0 +1,199 @@
+"""The plan of the house: who may import whom, what belongs where, and docs that speak of what is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+
+import pytest
+import typer
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name as canonical
+from typer.testing import CliRunner
+from voice_bridge.bridge.cli import app
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("bridge", "codecs", "engines")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+# bridge/, from the ground up: a part may import what stands below it, and nothing beside or above it.
+STOREYS = (
+    {"config"},
+    {"observe"},
+    {"admission", "auth", "lines", "phone", "playout", "telephony"},
+    {"call"},
+    {"telephony.webhooks"},
+    {"web"},
+    {"daemon"},
+    {"cli"},
+)
+# A line knows sound and its wire only. The phone is Twilio's double: shared code would hide our mistakes.
+CODECS_ONLY = {"lines", "phone"}
+
+# What the daemon must never load: it would hold the event loop, the memory or the start.
+HEAVY = {"libsql", "matplotlib", "mlx", "moonshine_voice", "moshi", "scipy", "torch", "wordllama"}
+
+LONGEST_FILE = 450
+LONGEST_FUNCTION = 60
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything a file imports, relative names made absolute."""
+    package = ["voice_bridge", *path.relative_to(ROOT).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(), path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            module = [*base, *(node.module or "").split(".")] if node.module else base
+            yield from ((node.lineno, ".".join([*module, alias.name])) for alias in node.names)
+
+
+def place(dotted: str) -> tuple[str, str]:
+    """(folder, part) of a module of ours: ("bridge", "lines") for voice_bridge.bridge.lines.twilio."""
+    _, folder, *path = dotted.split(".")
+    two, one = ".".join(path[:2]), ".".join(path[:1])
+    return folder, two if any(two in parts for parts in STOREYS) else one
+
+
+def storey(part: str) -> int:
+    for height, parts in enumerate(STOREYS):
+        if part in parts:
+            return height
+    pytest.fail(f"bridge/{part} has no place in the plan: add it to STOREYS, as low as it can stand")
+
+
+def allowed(importer: tuple[str, str], imported: tuple[str, str]) -> bool:
+    folder, part = importer
+    if importer == imported or (folder == imported[0] and folder != "bridge"):
+        return True
+    if folder != "bridge":
+        return (folder, imported[0]) == ("engines", "codecs")
+    if part in CODECS_ONLY:
+        return imported[0] == "codecs"
+    return imported[0] != "bridge" or storey(imported[1]) < storey(part)
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for path in SOURCES:
+        here = place(".".join(["voice_bridge", *path.relative_to(ROOT).with_suffix("").parts]))
+        for line, name in imports(path):
+            if name.startswith("voice_bridge.") and not allowed(here, place(name)):
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_is_imported_under_a_bare_folder_name() -> None:
+    """`import codecs` finds the standard library's; `import bridge` works in one working folder only."""
+    everywhere = [*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in everywhere
+        for line, name in imports(path)
+        if name.split(".")[0] in FOLDERS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_is_imported_is_installed_and_the_other_way_round() -> None:
+    """What a dependency needs itself (aiohttp's yarl) may be imported too; what only the tests need may not."""
+    project = PYPROJECT["project"]
+    declared = needed([*project["dependencies"], *project["optional-dependencies"]["talk"]])
+    foreign = {name.split(".")[0] for path in SOURCES for _, name in imports(path)}
+    foreign -= sys.stdlib_module_names | {"voice_bridge"}
+    found = packages_distributions()
+    imported = {canonical(found.get(module, [module])[0]) for module in foreign}
+    theirs = {name for parent in declared & imported for name in needed(requires(parent) or [])}
+    assert declared <= imported
+    assert imported <= declared | theirs
+
+
+def needed(lines: list[str]) -> set[str]:
+    """Names of the requirements that hold on this machine."""
+    return {
+        canonical(need.name)
+        for need in map(Requirement, lines)
+        if need.marker is None or need.marker.evaluate({"extra": ""})
+    }
+
+
+def test_every_package_folder_is_listed() -> None:
+    folders = {".".join(["voice_bridge", *path.parent.relative_to(ROOT).parts]) for path in SOURCES}
+    assert folders == set(PYPROJECT["tool"]["setuptools"]["packages"])
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_folder_is_typed(folder: str) -> None:
+    assert (ROOT / folder / "py.typed").exists()
+    assert (ROOT / ".types" / "voice_bridge" / folder).resolve() == ROOT / folder
+
+
+def test_the_daemon_loads_nothing_heavy() -> None:
+    code = "import sys, voice_bridge.bridge.daemon; print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "aiohttp" in loaded.split()
+    assert not HEAVY & set(loaded.split())
+
+
+def test_files_and_functions_fit_on_a_few_screens() -> None:
+    long = []
+    for path in SOURCES:
+        text = path.read_text()
+        sizes = [(str(path.relative_to(ROOT)), len(text.splitlines()), LONGEST_FILE)]
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                name = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+                sizes.append((name, node.end_lineno - node.lineno + 1, LONGEST_FUNCTION))
+        long += [f"{name}: {lines} lines, at most {most}" for name, lines, most in sizes if lines > most]
+    assert not long, "\n".join(long)
+
+
+def verbs() -> list[str]:
+    command = typer.main.get_command(app)
+    return sorted(command.commands)  # type: ignore[attr-defined]
+
+
+def test_every_verb_shows_an_example() -> None:
+    missing = []
+    for verb in verbs():
+        result = CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+        assert result.exit_code == 0, result.output
+        if not re.search(rf"^\W*voice-bridge {verb}\b", result.output, re.MULTILINE):
+            missing.append(verb)
+    assert not missing, f"no example in --help of: {missing}"
+
+
+def code_of(guide: Path) -> str:
+    """What a guide sets as code: its fenced blocks and what stands between backticks."""
+    pieces = re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", guide.read_text(), re.DOTALL)
+    return "\n".join(block or inline for block, inline in pieces)
+
+
+def test_guides_and_command_line_know_the_same_verbs() -> None:
+    written = "\n".join(code_of(guide) for guide in GUIDES)
+    assert set(re.findall(r"voice-bridge ([a-z]+)", written)) == set(verbs())
+
+
+def test_guides_name_only_make_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    written = "\n".join(code_of(guide) for guide in GUIDES)
+    assert set(re.findall(r"^make ([a-z]+)", written, re.MULTILINE)) <= targets
+
+
+def test_links_between_the_guides_lead_somewhere() -> None:
+    dead = [
+        f"{guide.relative_to(ROOT)}: {link}"
+        for guide in GUIDES
+        for link in re.findall(r"(?:\]\(|src=\")([^)\"#]+)", guide.read_text())
+        if not link.startswith(("http", "mailto")) and not (guide.parent / link).exists()
+    ]
+    assert not dead, "\n".join(dead)
