@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,50 +14,20 @@ from numpy.typing import NDArray
 from ..codecs import dtmf
 from ..codecs.framing import FRAME, RATE
 from ..engines import base as engines
-from ..engines.base import Busy, Conversation, Engine, Opening, Sound
-from .admission import Admission, Refused, Ticket
-from .config import Settings
+from ..engines.base import Busy, Conversation, Opening, Sound
+from .admission import Refused, Ticket
 from .lines.base import Digit, Heard, In, Line, Out, Played, ProtocolError, Started, Stopped
 from .observe import logs
-from .observe.metrics import CallStats, Metrics
+from .observe.metrics import CallStats
 from .observe.recording import Recording
-from .observe.records import CallRecord, Records, measured
+from .observe.records import CallRecord, measured
 from .playout import Playout
+from .switchboard import FAREWELL, End, Switchboard
 
 START_LIMIT = 5.0  # seconds; Twilio starts a stream within one, a stranger may hold a socket no longer
-WATCH = 0.080  # seconds between looks at a call; half of the shortest limit that is watched
-LATE_WATCH = 0.040  # a look that comes this much too late waits for what the socket holds: the loop was busy
 SLOW_READER = 2.0  # seconds that one message may take to leave; the slot is worth more than a stuck peer
 LOST_LIMIT = 20.0  # seconds without an engine after which the caller is told instead of kept
-LOST_REPEAT = 4.0  # seconds between the sounds that say "still here" while the engine is away
-FAREWELL = 5.0  # seconds that hanging up by REST may take before the socket is closed all the same
 QUIET = 64  # of 32768 (-54 dBFS): below it a frame is a pause
-
-
-class End(StrEnum):
-    """Why a call is over."""
-
-    CALLER = "caller"
-    CLOSED = "closed"
-    DEAD = "line-dead"
-    SLOW = "slow-reader"
-    PROTOCOL = "protocol"
-    IDLE = "idle"
-    LENGTH = "length"
-    DIGIT = "digit"
-    TRANSFER = "transfer"
-    OPERATOR = "operator"
-    AGENT = "agent"
-    DRAIN = "drain"
-    ENGINE = "engine"
-    FAULT = "fault"
-
-    @property
-    def planned(self) -> bool:
-        """We ended it on purpose, so the caller must not hear the apology."""
-        return self in (
-            End.IDLE, End.LENGTH, End.DIGIT, End.TRANSFER, End.OPERATOR, End.AGENT, End.DRAIN,
-        )  # fmt: skip
 
 
 class Wire(Protocol):
@@ -68,40 +36,6 @@ class Wire(Protocol):
     def __aiter__(self) -> AsyncIterator[str | bytes]: ...
     async def send(self, out: Out) -> None: ...
     async def close(self, code: int, reason: str) -> None: ...
-
-
-Farewell = Callable[["Call"], Awaitable[None]]
-
-
-@dataclass(eq=False)
-class Switchboard:
-    """What all calls share."""
-
-    settings: Settings
-    engine: Engine
-    admission: Admission
-    metrics: Metrics
-    records: Records | None
-    lost_sound: NDArray[np.int16]
-    """Played while a lost engine comes back, at 8 kHz."""
-    farewell: Farewell
-    """Ends a planned call at the carrier, before its socket closes."""
-    calls: dict[str, Call] = field(default_factory=dict)
-
-    async def drain(self, limit: float) -> None:
-        """Let no one in, wait up to `limit` seconds for the calls that live, then end the rest."""
-        self.admission.draining = True
-        over = [call.over for call in self.calls.values()]
-        if over:
-            await asyncio.wait(over, timeout=limit)
-        finished = [call.finished for call in self.calls.values()]
-        self.cut()
-        if finished:
-            await asyncio.wait(finished, timeout=FAREWELL * 2)
-
-    def cut(self) -> None:
-        for call in list(self.calls.values()):
-            call.end(End.DRAIN)
 
 
 class Call:
@@ -130,9 +64,7 @@ class Call:
         self._active_at = self.began
         self._sending_since: float | None = None
         self._lost_at: float | None = None
-        self._lost_sound_at = 0.0
         self._voided = 0  # samples of the agent to leave out: a clip of ours is playing in their place
-        self._watched_at = self.began
 
     @property
     def id(self) -> str:
@@ -150,17 +82,15 @@ class Call:
         board = self.board
         board.calls[self.id] = self
         self.stats = board.metrics.begin(self.line.name, self.line.rate)
-        tasks = [asyncio.create_task(work) for work in (self._listen(), self._reply(), self._watch())]
+        tasks = [asyncio.create_task(work) for work in (self._listen(), self._reply())]
         try:
-            end = await self.over
-        except asyncio.CancelledError:
-            self.end(End.CLOSED)
-            end = self.over.result()
-            raise
+            await self.over
         finally:
             for task in tasks:
                 task.cancel()
-            await self._finish(end)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.end(End.CLOSED)
+            await self._finish(self.over.result())
 
     def end(self, reason: End) -> None:
         """The call is over; the first reason counts."""
@@ -181,7 +111,7 @@ class Call:
         """Play keypad tones to the other side, in place of what the agent says meanwhile."""
         pcm = dtmf.tones(digits, self.line.rate)
         self._voided += len(pcm)
-        await self._play(pcm)
+        await self._hand_over(pcm)
 
     # -- the parts of a call, in the order in which they come ----------------------------------------------------
 
@@ -204,8 +134,10 @@ class Call:
             try:
                 await self._open()
                 return None
-            except Busy as error:
+            except BaseException as error:
                 self.board.admission.leave(self.ticket, End.ENGINE)
+                if not isinstance(error, Busy):
+                    raise
                 why, told = "busy", str(error)
         metrics.refused[why] += 1
         self.log.warning("stream refused", why=told)
@@ -233,10 +165,10 @@ class Call:
         receive, now, stats = self.line.receive, self._now, self.stats
         try:
             async for data in self._wire:
-                stats.media_messages += 1
+                stats.messages += 1
                 events = receive(data, now())
                 if events:
-                    await self._take(events)
+                    self._take(events)
             self.end(End.CLOSED)
         except ProtocolError as error:
             self.board.metrics.protocol_errors[self.line.name] += 1
@@ -245,7 +177,7 @@ class Call:
         except Exception:
             self._fault()
 
-    async def _take(self, events: list[In]) -> None:
+    def _take(self, events: list[In]) -> None:
         for event in events:
             match event:
                 case Heard():
@@ -253,7 +185,7 @@ class Call:
                 case Played(position):
                     self._played(position)
                 case Digit(digit):
-                    await self._digit(digit)
+                    self._digit(digit)
                 case Stopped():
                     self.end(End.CALLER)
                 case Started():
@@ -277,7 +209,7 @@ class Call:
             self.stats.mouth_to_ear.observe(now - self._mouth - answers / RATE)
             self._conversation.played(answers)
 
-    async def _digit(self, digit: str) -> None:
+    def _digit(self, digit: str) -> None:
         self.stats.digits += 1
         action, _, number = self.ticket.settings.digits.get(digit, "pass").partition(":")
         self.log.info("digit", action=action)
@@ -338,10 +270,6 @@ class Call:
         if plan.mark is not None:
             await self._send(self.line.mark(plan.mark))
 
-    async def _play(self, pcm: NDArray[np.int16]) -> None:
-        """A clip of ours, at once."""
-        await self._hand_over(pcm)
-
     async def _note(self, event: engines.TextEvent) -> None:
         match event:
             case engines.Flush():
@@ -351,11 +279,12 @@ class Call:
             case engines.Lost(back_in):
                 self.stats.engine_losses += 1
                 self._asked.clear()
-                self._lost_at = self._lost_sound_at = self._now()
+                self._lost_at = self._now()
                 self.log.warning("engine lost in mid-call", back_in=back_in)
-                await self._play(self.board.lost_sound)
+                await self._hand_over(self.board.lost_sound)
             case engines.Back():
                 self._lost_at = None
+                self._asked.clear()
                 self.log.info("engine back, the conversation begins anew")
             case engines.HangUp():
                 lead = max(0.0, self.playout.lead(self._now()))
@@ -366,24 +295,18 @@ class Call:
             case _:
                 pass
 
-    async def _watch(self) -> None:
-        """Everything that happens because nothing happens."""
+    def look(self, now: float) -> None:
+        """Everything that happens because nothing happens; called every 80 ms."""
+        if self.over.done():
+            return
         try:
-            while True:
-                due = self._now() + WATCH
-                await asyncio.sleep(WATCH)
-                now = self._now()
-                # After a stall of our own the socket may hold what seems to be missing: let it be read first.
-                if now - due < LATE_WATCH:
-                    await self._take(self.line.fill(now))
-                    await self._check(now)
-        except ConnectionError:
-            self.end(End.CLOSED)
+            self._take(self.line.fill(now))
+            self._count()
+            self._check(now)
         except Exception:
             self._fault()
 
-    async def _check(self, now: float) -> None:
-        self._count()
+    def _check(self, now: float) -> None:
         settings = self.ticket.settings
         if self.line.dead(now):
             self.end(End.DEAD)
@@ -393,30 +316,32 @@ class Call:
             self.end(End.LENGTH)
         elif now - self._active_at > settings.idle_seconds:
             self.end(End.IDLE)
-        elif self._lost_at is not None:
-            if now - self._lost_at > LOST_LIMIT:
-                self.end(End.ENGINE)
-            elif now - self._lost_sound_at > LOST_REPEAT:
-                self._lost_sound_at = now
-                await self._play(self.board.lost_sound)
+        elif self._lost_at is not None and now - self._lost_at > LOST_LIMIT:
+            self.end(End.ENGINE)
 
     async def _finish(self, end: End) -> None:
         """Give the slot back first, then say goodbye, then write it down."""
         board = self.board
-        await self._conversation.close()
-        del board.calls[self.id]
-        board.admission.leave(self.ticket, f"{end}:{self.transfer_to}" if self.transfer_to else end)
+        try:
+            await self._conversation.close()
+            board.admission.leave(self.ticket, f"{end}:{self.transfer_to}" if self.transfer_to else end)
+            await self._say_goodbye(end)
+            await self._wire.close(1000, end)
+            if self._recording:
+                await self._recording.close()
+            self._account(end)
+        finally:
+            del board.calls[self.id]
+            self.finished.set_result(None)
+
+    async def _say_goodbye(self, end: End) -> None:
+        """A planned end is ended at the carrier first, so that closing the stream plays no apology."""
         if end.planned:
             try:
                 async with asyncio.timeout(FAREWELL):
-                    await board.farewell(self)
+                    await self.board.farewell(self)
             except TimeoutError:
                 self.log.warning("the carrier did not end the call in time; closing the stream", end=end)
-        await self._wire.close(1000, end)
-        if self._recording:
-            await self._recording.close()
-        self._account(end)
-        self.finished.set_result(None)
 
     def _account(self, end: End) -> None:
         self._count()

@@ -20,12 +20,13 @@ from ..engines.base import Engine
 from ..engines.child import ChildFailed
 from . import web as routes
 from .admission import Admission
-from .call import Call, Switchboard
+from .call import Call
 from .config import Settings
 from .lines import twilio
 from .observe import logs
 from .observe.metrics import Metrics
 from .observe.records import Records
+from .switchboard import Switchboard
 from .telephony.rest import Rest, TelephonyError
 
 SHUTDOWN = 3.0  # seconds for requests that are under way when the port closes
@@ -82,6 +83,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
+        log.info("ready", url=self.url, public=self.settings.server.public_url or None, open=self.settings.open_mode)
         on_ready()
         await self._stop.wait()
         live = len(self.board.calls)
@@ -115,7 +117,7 @@ class Daemon:
         metrics.engine_restarts = lambda: self.engine.restarts
         metrics.queue_depth = lambda: self.engine.queued
         metrics.slots = lambda: msgspec.structs.asdict(self.engine.capacity())
-        for work in (metrics.watch_loop(), self.board.admission.reap()):
+        for work in (metrics.watch_loop(), self.board.admission.reap(), self.board.watch()):
             self._stack.callback(asyncio.create_task(work).cancel)
         await self._serve(routes.main_app(self.board, self._rest, self.base), listener)
         if server.admin_address:
@@ -189,7 +191,8 @@ def _lost_sound(path: Path | None) -> NDArray[np.int16]:
             sound = wav.load(path, twilio.RATE)
         except (OSError, ValueError) as error:
             raise StartFailed(f"calls.lost_sound = {str(path)!r} cannot be played: {error}") from None
-        return np.rint(sound.clip(-1, 1) * 32767).astype(np.int16)
+        samples: NDArray[np.float32] = np.rint(sound.clip(-1, 1) * 32767)
+        return samples.astype(np.int16)
     time = np.arange(int(TONE_SECONDS * twilio.RATE)) / twilio.RATE
     fade = np.minimum(1, np.minimum(time, TONE_SECONDS - time) / TONE_FADE)
     tone: NDArray[np.float64] = 32767 * TONE_LEVEL * fade * np.sin(2 * np.pi * TONE_HERTZ * time)

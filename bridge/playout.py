@@ -10,9 +10,10 @@ from collections import deque
 from dataclasses import dataclass
 
 FIRST_LEAD = 0.040  # put in before the first frame: what a quiet network's jitter needs
-LEAST_LEAD = 0.020  # one tick of the peer's player; below it every late packet is heard
+LEAST_LEAD = 0.020  # one tick; below it every late packet is heard
 MOST_LEAD = 0.160  # more would be heard as slowness, worse than a rare gap
-STEP = 0.020  # the lead grows and shrinks by a tick of the peer's player at a time
+TICK = 0.020  # players take sound in such pieces: silence goes in and out by whole ones, so that none is broken
+NEAR = 0.005  # a lead this close under the aim is at the aim: packets are never that punctual
 CALM = 5.0  # seconds without a gap after which a smaller lead is tried
 MOST_CALM = 80.0  # that wait doubles with every gap, up to this
 LATE_MARK = 0.010  # a mark this late twice in a row means that the peer ran dry; once is a late packet
@@ -71,7 +72,7 @@ class Playout:
         if lead < 0:
             self._ran_dry(now, -lead)
             # Sound that came too late is itself a lead for what follows in time.
-            plan.pad = self._round(max(0.0, self.aim - max(0.0, now - self._due)))
+            plan.pad = self._whole_ticks(self.aim - max(0.0, now - self._due))
         elif not plan.pad:
             self._shrink(now, lead, samples, silent, plan)
         self._sent += plan.pad + samples - plan.cut
@@ -122,7 +123,7 @@ class Playout:
         self._base = now
         self._measured = False
         self._settled_at = now + SETTLING
-        plan.pad = self._round(self.aim)
+        plan.pad = self._whole_ticks(self.aim)
 
     def _ran_dry(self, now: float, by: float) -> None:
         assert self._base is not None
@@ -133,27 +134,27 @@ class Playout:
 
     def _gap(self, now: float) -> None:
         self.underruns += 1
-        self.aim = min(MOST_LEAD, self.aim + STEP)
+        self.aim = min(MOST_LEAD, self.aim + TICK)
         self._calm = min(MOST_CALM, self._calm * 2)
         self._calm_since = now
         self._settled_at = now + SETTLING
 
     def _shrink(self, now: float, lead: float, samples: int, silent: bool, plan: Plan) -> None:
         if self.aim > LEAST_LEAD and now - self._calm_since > self._calm:
-            self.aim = max(LEAST_LEAD, self.aim - STEP)
+            self.aim = max(LEAST_LEAD, self.aim - TICK)
             self._calm_since = now
         over = lead - self.aim
         if over < SURPLUS:
             self._surplus_since = None
         elif self._surplus_since is None:
             self._surplus_since = now
-        if silent and over > 0:
-            plan.cut = min(samples, self._round(over if over >= SURPLUS else min(over, STEP)))
+        if silent:
+            plan.cut = min(samples, self._whole_ticks(over if over >= SURPLUS else min(over, TICK)))
         elif self._surplus_since is not None and now - self._surplus_since > PATIENCE:
             self.recoveries += 1
             self.clear()
             plan.clear = True
             self._start(now, plan)
 
-    def _round(self, seconds: float) -> int:
-        return int(seconds * self._rate + 1e-6)
+    def _whole_ticks(self, seconds: float) -> int:
+        return max(0, int((seconds + NEAR) / TICK)) * int(TICK * self._rate)

@@ -10,9 +10,10 @@ import msgspec
 from aiohttp import web
 
 from . import auth
-from .call import Call, End, Switchboard
+from .call import Call
 from .config import is_loopback
 from .observe import logs
+from .switchboard import End, Switchboard
 from .telephony.rest import Rest, TelephonyError
 from .telephony.webhooks import Webhooks
 

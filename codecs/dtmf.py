@@ -24,9 +24,7 @@ def tones(digits: str, rate: int = 8000, tone_ms: int = 100, gap_ms: int = 60) -
             parts.append(np.zeros(rate * PAUSE_MS // 1000, np.int16))
             continue
         if digit not in FREQUENCIES:
-            raise ValueError(
-                f"no telephone key {digit!r} in {digits!r}: use 0-9, *, #, A-D, or w for a pause"
-            )
+            raise ValueError(f"no telephone key {digit!r} in {digits!r}: use 0-9, *, #, A-D, or w for a pause")
         parts += [_tone(*FREQUENCIES[digit], rate, tone_ms), np.zeros(rate * gap_ms // 1000, np.int16)]
     return np.concatenate(parts)
 

@@ -106,7 +106,7 @@ class Down:
         self._past = x[n * RATIO : n * RATIO + TAPS + left].copy()
         blocks: NDArray[np.float64] = _rows(x, BLOCK * RATIO, TAPS + BLOCK * RATIO).dot(_DOWN)
         y = blocks.reshape(-1)[:n]
-        pass
+        np.rint(y, out=y)
         return y.clip(_DOWN_LOW, _DOWN_HIGH, out=y).astype(np.int16)
 
 

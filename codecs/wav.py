@@ -70,9 +70,7 @@ def read(path: str | PathLike[str]) -> tuple[NDArray[np.float32], int]:
     if decode is None:
         raise _unreadable(path, f"holds {bits}-bit {OTHER_KINDS.get(kind, f'sound of kind {kind}')}")
     if not channels or frame != channels * bits // 8 or rate not in RATES:
-        raise _unreadable(
-            path, f"has a broken header ({channels} channels, {frame} bytes a frame, {rate} Hz)"
-        )
+        raise _unreadable(path, f"has a broken header ({channels} channels, {frame} bytes a frame, {rate} Hz)")
     sound = decode(raw[: len(raw) // frame * frame])
     return sound.reshape(-1, channels).mean(axis=1, dtype=np.float32), rate
 

@@ -30,7 +30,7 @@ PROBE_SECONDS = 10.0  # a GPU driver that was idle takes seconds to wake; a wedg
 COMMAND_SECONDS = 9.0  # less, so that a command that hangs is killed and not left behind
 NVML = "libnvidia-ml.so.1"  # the driver's own library, without a development package's link
 
-LEVEL_FLOORS = (11 * GB, 20 * GB, 28 * GB, 40 * GB, 60 * GB)  # where the levels 1 to 5 begin
+LEVEL_FLOORS = (12 * GB, 20 * GB, 28 * GB, 40 * GB, 60 * GB)  # where the levels 1 to 5 begin
 LEVELS = (
     "no GPU, or one under 12 GB",
     "a GPU of 12 to 20 GB",

@@ -5,6 +5,8 @@ import json
 import os
 import platform
 import socket
+import sys
+import wave
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,17 @@ import pytest
 import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
-from voice_bridge.bridge.cli import doctor as module
-from voice_bridge.bridge.cli.doctor import Row, check_address, check_folder, check_public_url, doctor
+from voice_bridge.bridge.cli.doctor import (
+    Row,
+    check_address,
+    check_folder,
+    check_machine,
+    check_public_url,
+    check_python,
+    doctor,
+    examine,
+    show,
+)
 from voice_bridge.engines import registry
 from voice_bridge.engines.hardware import GIB, LEVELS, Machine
 
@@ -48,7 +59,7 @@ def configured(text: str) -> Path:
 
 def examined(text: str = "") -> dict[str, Row]:
     """The findings by name."""
-    return {row.name: row for row in module.examine(configured(text))[1]}
+    return {row.name: row for row in examine(configured(text))[1]}
 
 
 def run(*arguments: str) -> Result:
@@ -94,19 +105,19 @@ def test_a_configuration_that_is_not_there_fails() -> None:
 
 def test_the_configuration_in_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("config.toml").write_text("[voice]\nmax_steps = 3\n")
-    rows = module.examine(None)[1]
+    rows = examine(None)[1]
     file, note = (row for row in rows if row.name == "Settings")
     assert file.text.startswith("config.toml;")
     assert (note.state, "max_steps" in note.text) == ("note", True)
     monkeypatch.setenv("VOICE_BRIDGE_CONFIG", str(configured("")))
-    assert {row.name: row for row in module.examine(None)[1]}["Settings"].text.startswith("bridge.toml;")
+    assert {row.name: row for row in examine(None)[1]}["Settings"].text.startswith("bridge.toml;")
 
 
 def test_no_secret_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWILIO_ACCOUNT_SID", SID)
     monkeypatch.setenv("TWILIO_AUTH_TOKEN", TOKEN)
     path = configured(f'[auth]\nsecret = "{SECRET}"\n[server]\npublic_url = "https://calls.example.com"\n')
-    rows = {row.name: row for row in module.examine(path)[1]}
+    rows = {row.name: row for row in examine(path)[1]}
     assert [rows[name].state for name in ("Twilio", "Clients", "Public URL")] == ["ok"] * 3
     for arguments in ([], ["--json"]):
         result = run("--config", str(path), *arguments)
@@ -163,10 +174,11 @@ def test_a_port_that_is_taken_is_a_problem() -> None:
     assert (row.state, row.text) == ("ok", f"127.0.0.1:{port} is free")
 
 
-@pytest.mark.parametrize("host", ["203.0.113.1", "a..b"])
+@pytest.mark.parametrize("host", ["203.0.113.1", "2001:db8::1", "a..b"])
 def test_a_host_that_is_not_this_machine_is_a_problem(host: str) -> None:
     row = check_address("Address", host, 0, "server.host", "server.port")
     assert row.state == "problem"
+    assert "not an address of this machine" in row.text
     assert "Set server.host" in row.remedy
 
 
@@ -198,10 +210,10 @@ def test_an_engine_that_cannot_be_is_a_problem(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_engine_elsewhere_counts_as_an_api(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert module.examine(configured(""))[0].api is False
-    assert module.examine(configured('[voice]\nendpoint = "wss://gpu.example.com"\n'))[0].api is True
+    assert examine(configured(""))[0].api is False
+    assert examine(configured('[voice]\nendpoint = "wss://gpu.example.com"\n'))[0].api is True
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
-    assert module.examine(configured(""))[0].api is True
+    assert examine(configured(""))[0].api is True
 
 
 def test_a_folder_is_tried_where_it_is_or_would_be(here: Path) -> None:
@@ -224,15 +236,28 @@ def test_a_number_that_is_recorded_needs_its_folder() -> None:
     assert examined()["Recordings"].text == "calls are not recorded"
 
 
+def test_a_sound_that_cannot_be_played_is_a_problem() -> None:
+    with wave.open("tone.wav", "wb") as tone:
+        tone.setparams((1, 2, 8000, 0, "NONE", ""))
+        tone.writeframes(bytes(16_000 * 2))
+    lost = '[calls]\nlost_sound = "{}"\n'
+    row = examined(lost.format("tone.wav"))["Lost sound"]
+    assert (row.state, row.text) == ("ok", "tone.wav: 2.0 s")
+    row = examined(lost.format("bridge.toml"))["Lost sound"]
+    assert row.state == "problem"
+    assert "bridge.toml" in row.text
+    assert "Lost sound" not in examined()
+
+
 def test_a_full_disk_is_noted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOW_DISK", 2**62)
+    monkeypatch.setattr(sys.modules[doctor.__module__], "LOW_DISK", 2**62)
     row = check_folder("Records", here, "log.records")
     assert row.state == "note"
     assert "log.records" in row.remedy
 
 
 def test_a_gpu_is_described_with_its_level() -> None:
-    gpu, host, level = module.check_machine(H200)
+    gpu, host, level = check_machine(H200)
     assert gpu.text == "NVIDIA H200: 140.0 GiB, 130.0 GiB free, about 4800 GB/s"
     assert host.text == "16 cores, 128.0 GiB of memory"
     assert level.text == f"5 of 6: {LEVELS[5]}"
@@ -240,12 +265,12 @@ def test_a_gpu_is_described_with_its_level() -> None:
 
 def test_python_under_rosetta_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    assert next(module.check_python(H200)).state == "ok"
-    assert next(module.check_python(replace(H200, kind="apple"))).state == "note"
+    assert next(check_python(H200)).state == "ok"
+    assert next(check_python(replace(H200, kind="apple"))).state == "note"
 
 
 def test_packages_and_optional_parts_are_listed() -> None:
-    rows = list(module.check_python(H200))
+    rows = list(check_python(H200))
     packages = next(row for row in rows if row.name == "Packages").text
     assert packages.startswith("voice-bridge ")
     assert "aiohttp " in packages
@@ -255,9 +280,9 @@ def test_packages_and_optional_parts_are_listed() -> None:
 
 
 def test_the_table_fits_a_narrow_terminal() -> None:
-    rows = module.examine(configured('[log]\nrecords = "a/' + 200 * "x" + '"\n'))[1]
+    rows = examine(configured('[log]\nrecords = "a/' + 200 * "x" + '"\n'))[1]
     paper = io.StringIO()
-    module.show(rows, Console(file=paper, width=80))
+    show(rows, Console(file=paper, width=80))
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert paper.getvalue().count("x") >= 200

@@ -17,6 +17,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 from typer.testing import CliRunner
 from voice_bridge.bridge.cli import app
+from voice_bridge.bridge.config import Settings
+from voice_bridge.bridge.config.load import FAMILIAR, KEYS, VARIABLES
+from voice_bridge.bridge.observe.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("bridge", "codecs", "engines")
@@ -107,12 +110,13 @@ def test_nothing_is_imported_under_a_bare_folder_name() -> None:
 def test_what_is_imported_is_installed_and_the_other_way_round() -> None:
     """What a dependency needs itself (aiohttp's yarl) may be imported too; what only the tests need may not."""
     project = PYPROJECT["project"]
-    declared = needed([*project["dependencies"], *project["optional-dependencies"]["talk"]])
+    base = needed(project["dependencies"])
+    declared = base | needed(project["optional-dependencies"]["talk"])
     foreign = {name.split(".")[0] for path in SOURCES for _, name in imports(path)}
     foreign -= sys.stdlib_module_names | {"voice_bridge"}
     found = packages_distributions()
     imported = {canonical(found.get(module, [module])[0]) for module in foreign}
-    theirs = {name for parent in declared & imported for name in needed(requires(parent) or [])}
+    theirs = {name for parent in base for name in needed(requires(parent) or [])}
     assert declared <= imported
     assert imported <= declared | theirs
 
@@ -197,3 +201,30 @@ def test_links_between_the_guides_lead_somewhere() -> None:
         if not link.startswith(("http", "mailto")) and not (guide.parent / link).exists()
     ]
     assert not dead, "\n".join(dead)
+
+
+def test_guides_name_only_settings_that_exist() -> None:
+    sections = "|".join({key[0] for key in KEYS})
+    written = {name for guide in GUIDES for name in re.findall(rf"`((?:{sections})\.[a-z_.]+)`", guide.read_text())}
+    assert written <= {".".join(key) for key in KEYS}
+
+
+def test_guides_name_only_metrics_that_exist() -> None:
+    shown = Metrics().render()[0].decode()
+    written = {name for guide in GUIDES for name in re.findall(r"voice_bridge_[a-z_]+", code_of(guide))}
+    assert not {name for name in written if f"# TYPE {name} " not in shown}
+
+
+@pytest.mark.parametrize(
+    ("file", "grace"),
+    [("voice-bridge.service", r"TimeoutStopSec=(\d+)$"), ("compose.yaml", r"stop_grace_period: (\d+)s$")],
+)
+def test_deployments_wait_for_a_drain_before_they_kill(file: str, grace: str) -> None:
+    found = re.search(grace, (ROOT / "deploy" / file).read_text(), re.MULTILINE)
+    assert found
+    assert int(found[1]) >= Settings().server.drain_seconds + 10
+
+
+def test_the_example_environment_sets_only_what_the_bridge_reads() -> None:
+    example = (ROOT / "deploy" / "voice-bridge.env.example").read_text()
+    assert set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)) <= {*VARIABLES, *FAMILIAR}

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from voice_bridge.bridge.observe import logs
 
@@ -154,6 +155,13 @@ def test_numbers_that_are_not_telephone_numbers_stay_as_they_are(lines: Lines) -
     ]
 
 
+def test_what_json_has_no_number_for_is_shown_as_text(lines: Lines) -> None:
+    logs.configure("json")
+    logs.get().info("x", lag=math.nan, lead=[math.inf])
+    event = json.loads(lines()[0], parse_constant=pytest.fail)
+    assert (event["lag"], event["lead"]) == ("nan", ["inf"])
+
+
 def test_a_long_value_is_cut(lines: Lines) -> None:
     logs.configure("json")
     logs.get().info("x", message="a" * 100_000, items=list(range(100_000)))
@@ -198,10 +206,13 @@ def test_level_holds_back_what_is_below(lines: Lines) -> None:
     assert [json.loads(line)["event"] for line in lines()] == ["yes"]
 
 
-def test_libraries_speak_through_the_same_renderer_from_warning_up(lines: Lines) -> None:
+def test_libraries_speak_through_the_same_renderer_from_warning_up(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logs.configure("json", "debug")
     logs.configure("json", "debug")  # a second time adds no second handler
     library = logging.getLogger("aiohttp.server")
+    monkeypatch.setattr(library, "level", logging.DEBUG)
     library.info("no")
     library.warning("yes %d", 1)
     logging.getLogger("aiohttp.access").warning("no")
@@ -235,9 +246,10 @@ def test_an_unknown_format_or_level_is_named_with_the_known_ones(format: Any, le
 
 
 _PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
-_VALUES = st.recursive(_PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+_VALUES = st.recursive(_PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
 
 
+@settings(deadline=None, max_examples=50)
 @given(event=st.dictionaries(st.text(), _VALUES), message=st.text())
 def test_any_event_becomes_one_json_object_and_one_printable_line(event: dict[str, Any], message: str) -> None:
     rendered = logs._Renderer(logs._json)(None, "info", {"event": message, **event})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from voice_bridge.codecs.resample import Down, Up, resample
+from voice_bridge.codecs.resample import TAP_STEP, Down, Up, _taps, resample
 
 RANDOM = np.random.default_rng(8)
 LOUD = RANDOM.integers(-32768, 32768, 2400).astype(np.int16)
@@ -58,6 +58,33 @@ def test_sample_by_sample_is_the_same_too() -> None:
     assert np.concatenate([down.push(LOUD_24K[i : i + 1]) for i in range(1500)]).tobytes() == (
         Down().push(LOUD_24K[:1500]).tobytes()
     )
+
+
+def exact_sums(samples: NDArray[np.int64], gain: int) -> NDArray[np.float64]:
+    """What the filter makes of these at 24 kHz, in integers, which round nothing."""
+    steps = _taps(gain) / TAP_STEP
+    assert np.array_equal(steps, np.rint(steps))
+    return np.convolve(samples, steps.astype(np.int64))[: len(samples)] * TAP_STEP
+
+
+def test_outputs_are_exact_sums_rounded_once() -> None:
+    spread = np.zeros(3 * len(LOUD), np.int64)
+    spread[::3] = LOUD
+    ups = exact_sums(spread, 3) / 32768
+    assert np.array_equal(Up().push(LOUD), ups.clip(-1, 1).astype(np.float32))
+
+    downs = exact_sums(np.rint(LOUD_24K.astype(np.float64) * 32768).astype(np.int64), 1)[2::3]
+    assert np.array_equal(Down().push(LOUD_24K), np.rint(downs).clip(-32768, 32767).astype(np.int16))
+
+
+def test_absurdly_loud_input_counts_as_64_times_full_scale_however_it_is_cut() -> None:
+    sound = np.zeros(600, np.float32)
+    sound[[30, 300]] = 64, -64
+    limit = Down().push(sound)
+    sound[[30, 300]] = 1e6, -1e6
+    down = Down()
+    parts = [down.push(sound[a:b]) for a, b in ((0, 30), (30, 31), (31, 300), (300, 600))]
+    assert np.array_equal(np.concatenate(parts), limit)
 
 
 @pytest.mark.parametrize("n", [160, 640])

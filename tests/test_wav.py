@@ -73,7 +73,8 @@ def test_channels_are_mixed_into_one(path: Path) -> None:
 def test_other_chunks_are_passed_over(path: Path) -> None:
     whole = riff(1, 16, integers(16))
     odd = b"LIST" + struct.pack("<I", 3) + b"abc\0"
-    path.write_bytes(whole[:12] + odd + whole[12:] + odd)
+    second = b"data" + struct.pack("<I", 2) + b"\1\1"
+    path.write_bytes(whole[:12] + odd + whole[12:] + odd + second)
     assert np.array_equal(wav.read(path)[0], RAMP)
 
 
@@ -229,11 +230,12 @@ def test_a_recording_that_cannot_begin_says_so_at_once() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux")
-def test_close_tells_of_a_disk_that_fails_only_at_the_end_and_then_keeps_quiet(path: Path) -> None:
+@pytest.mark.parametrize("at_last", [True, False])
+def test_a_disk_that_stays_full_is_told_once_at_the_latest_by_close(path: Path, at_last: bool) -> None:
     writer = wav.Writer(path, 8000, 1)
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, writer._file.fileno())
     os.close(full)
     with pytest.raises(OSError, match="No space left"):
-        writer.close()
+        writer.close() if at_last else writer.write(frames(1, 1))
     writer.close()

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import typer
@@ -25,10 +25,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ...codecs import wav
 from ...engines import hardware, registry
 from ...engines.hardware import GIB, Machine
 from ..config import ConfigError, Settings, load
 from ..config.load import CONFIG_VARIABLE, FAMILIAR, VARIABLES
+from . import operator
 
 PACKAGE = "voice-bridge"
 LOW_DISK = GIB  # nine hours of call recorded at 8 kHz, three at 24 kHz
@@ -48,10 +50,7 @@ class Row:
     remedy: str = ""
 
 
-def doctor(
-    config: Annotated[Path | None, typer.Option(metavar="PATH", help="Look at this file, not at config.toml.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False,
-) -> None:
+def doctor(config: operator.Config = None, as_json: operator.Json = False) -> None:
     """Say what this machine can run, which engine answers, and what in the configuration will fail.
 
     Nothing is changed, nothing secret is printed. The exit status is 1 if `serve` would not start.
@@ -226,24 +225,21 @@ def check_doors(settings: Settings) -> Iterator[Row]:
 
 
 def check_address(name: str, host: str, port: int, host_key: str, port_key: str) -> Row:
-    """Whether we could listen on this address, found out by doing so for a moment."""
+    """Whether `serve` could listen on this address, found out by doing so for a moment."""
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            with socket.socket(family, kind, protocol) as door:
-                door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                door.bind(address)
-                door.listen()
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return Row("Doors", name, "ok", f"{shown} is free" if port else f"{host}, any free port")
     except PermissionError:
         problem = "not allowed to listen there"
         remedy = f"Set {port_key} to a port from 1024 up, and put a proxy before it."
     except (OSError, UnicodeError) as error:  # UnicodeError: not even the form of a host's name
-        problem = str(error.strerror) if isinstance(error, OSError) else "no such host"
-        remedy = f"Set {host_key} to 127.0.0.1, to 0.0.0.0 or to an address of this machine."
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            problem = "taken"
             remedy = f"Stop what listens there (a bridge that runs already?) or change {port_key}."
-    else:
-        return Row("Doors", name, "ok", f"{shown} is free" if port else f"{host}, any free port")
+        else:
+            problem = "not an address of this machine"
+            remedy = f"Set {host_key} to 127.0.0.1, to 0.0.0.0 or to an address that this machine has."
     return Row("Doors", name, "problem", f"{shown}: {problem}", remedy)
 
 
@@ -276,10 +272,22 @@ def check_folders(settings: Settings) -> Iterator[Row]:
         yield check_folder("Records", records, "log.records")
     else:
         yield Row("Files", "Records", "ok", "log.records is not set: call records go to the log alone")
-    if settings.calls.record or any(settings.for_number(n.number).record for n in settings.numbers):
+    if any(calls.record for calls in (settings.calls, *settings.numbers)):
         yield check_folder("Recordings", settings.calls.recordings, "calls.recordings")
     else:
         yield Row("Files", "Recordings", "ok", "calls are not recorded")
+    if settings.calls.lost_sound:
+        yield check_sound(settings.calls.lost_sound)
+
+
+def check_sound(path: Path) -> Row:
+    """Whether the sound that callers hear while the engine is away can be played."""
+    try:
+        samples, rate = wav.read(path)
+    except (OSError, ValueError) as error:
+        remedy = "Set calls.lost_sound to a WAV file, or leave it out for a short tone."
+        return Row("Files", "Lost sound", "problem", str(error), remedy)
+    return Row("Files", "Lost sound", "ok", f"{path}: {len(samples) / rate:.1f} s")
 
 
 def check_folder(name: str, folder: Path, key: str) -> Row:

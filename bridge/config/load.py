@@ -48,7 +48,7 @@ def load(
     VOICE_BRIDGE_CONFIG names, else config.toml in the working folder if there is one.
     """
     env = os.environ if env is None else env
-    given = _from_file(config, env) | _from_overrides(overrides or {}) | _from_environment(env)
+    given = _from_file(config, env) | _from_environment(env) | _from_overrides(overrides or {})
     _read_secrets(given)
     try:
         return Settings.model_validate(_nested(given))

@@ -49,9 +49,7 @@ DEEPEST = 4  # levels of nesting: a value that holds itself must end somewhere
 WAITING = 2000  # lines that wait for a stderr that takes none, a few hundred kilobytes
 
 _TELEPHONE = re.compile(r"\+?\d{7,15}")
-_CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)  # would move the cursor or colour the operator's terminal
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # would move the cursor or colour the operator's terminal
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
 _CALL_COLOURS = ("36", "35", "34", "96", "95", "94")  # none that a level has
 
@@ -195,7 +193,7 @@ def _traceback(error: Any) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
 
 
-def _shown(key: str, value: Any, depth: int = 0) -> Any:  # noqa: PLR0911 - one line a kind of value
+def _shown(key: str, value: Any, depth: int = 0) -> Any:
     """`value` as a log may show it: plain, short, and without what is nobody's business."""
     name = key.lower()
     if name.endswith(SECRETS) or name in CONTENT:

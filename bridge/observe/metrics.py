@@ -58,9 +58,7 @@ LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.08, 0.1, 0.25, 0.5, 1.0)
 
 # What is counted in: 0.1 ms to 13 s in steps of 9 %, fine enough for percentiles, and every bound above.
 _FINE = {1e-4 * 2 ** (step / 8) for step in range(137)}
-BOUNDS = sorted(
-    _FINE.union(FRAME_BUCKETS, FIRST_AUDIO_BUCKETS, MOUTH_TO_EAR_BUCKETS, LEAD_BUCKETS, LAG_BUCKETS)
-)
+BOUNDS = sorted(_FINE.union(FRAME_BUCKETS, FIRST_AUDIO_BUCKETS, MOUTH_TO_EAR_BUCKETS, LEAD_BUCKETS, LAG_BUCKETS))
 
 
 class Histogram:
@@ -111,7 +109,7 @@ class CallStats:
     line: str
     rate: int = RATE
     frames: int = 0
-    media_messages: int = 0
+    messages: int = 0
     gap_fill_samples: int = 0
     late_samples: int = 0
     dropped_samples: int = 0
@@ -137,7 +135,7 @@ class _Sum:
 
     __slots__ = ("counts", "first_audio", "frame_time", "lead", "mouth_to_ear")
 
-    COUNTS = ("frames", "media_messages", "underruns", "recoveries", "deadline_misses", "engine_losses")
+    COUNTS = ("frames", "messages", "underruns", "recoveries", "deadline_misses", "engine_losses")
     SAMPLES = ("gap_fill_samples", "late_samples", "dropped_samples")
 
     def __init__(self) -> None:
@@ -213,9 +211,7 @@ class Metrics(Collector):
         yield from self._calls()
         yield from self._engine()
         yield from _sound(now)
-        yield _labelled(
-            "protocol_errors", "Messages that broke the line's protocol.", "line", self.protocol_errors
-        )
+        yield _labelled("protocol_errors", "Messages that broke the line's protocol.", "line", self.protocol_errors)
         yield _histogram("loop_lag", "How late the event loop was.", self.loop_lag, LAG_BUCKETS)
         build = {"version": _version(), "python": platform.python_version()}
         yield InfoMetricFamily("voice_bridge_build", "What is running.", value=build)
@@ -245,25 +241,17 @@ class Metrics(Collector):
 def _sound(now: _Sum) -> Iterator[Metric]:
     counts = now.counts
     yield _counter("frames", "Frames handed to the engine.", counts["frames"])
-    yield _counter("media_messages", "Messages with sound from callers.", counts["media_messages"])
+    yield _counter("messages", "Messages from callers.", counts["messages"])
     yield _counter("deadline_misses", "Replies later than 80 ms.", counts["deadline_misses"])
     yield _counter("engine_losses", "Times that a live call lost its engine.", counts["engine_losses"])
     yield _counter("underruns", "Times that a caller's player ran dry.", counts["underruns"])
-    yield _counter(
-        "recoveries", "Times that a caller's player was cleared to catch up.", counts["recoveries"]
-    )
-    yield _counter(
-        "gap_fill_samples", "Silence put in for missing sound, at 24 kHz.", counts["gap_fill_samples"]
-    )
+    yield _counter("recoveries", "Times that a caller's player was cleared to catch up.", counts["recoveries"])
+    yield _counter("gap_fill_samples", "Silence put in for missing sound, at 24 kHz.", counts["gap_fill_samples"])
     dropped = {"late": counts["late_samples"], "queue": counts["dropped_samples"]}
     yield _labelled("dropped_samples", "Sound left out, at 24 kHz.", "why", dropped)
     yield _histogram("frame", "From a frame's hand-over to its reply.", now.frame_time, FRAME_BUCKETS)
-    yield _histogram(
-        "first_audio", "From a call's start to its first sound.", now.first_audio, FIRST_AUDIO_BUCKETS
-    )
-    yield _histogram(
-        "mouth_to_ear", "From a caller's sound to the reply's.", now.mouth_to_ear, MOUTH_TO_EAR_BUCKETS
-    )
+    yield _histogram("first_audio", "From a call's start to its first sound.", now.first_audio, FIRST_AUDIO_BUCKETS)
+    yield _histogram("mouth_to_ear", "From a caller's sound to the reply's.", now.mouth_to_ear, MOUTH_TO_EAR_BUCKETS)
     yield _histogram("lead", "Sound not yet played at a frame's hand-over.", now.lead, LEAD_BUCKETS)
 
 

@@ -95,8 +95,7 @@ class Records:
             os.close(self._open())
         except OSError as error:
             raise OSError(
-                f"cannot write call records to {folder!r}: {error.strerror}; "
-                "name a folder that this user may write to"
+                f"cannot write call records to {folder!r}: {error.strerror}; name a folder that this user may write to"
             ) from error
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
         self._thread.start()

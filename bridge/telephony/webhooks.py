@@ -10,11 +10,12 @@ from aiohttp import WSMsgType, web
 
 from .. import auth
 from ..admission import Refused
-from ..call import Call, End, Switchboard
+from ..call import Call
 from ..config import Calls
 from ..lines.base import Out
 from ..lines.twilio import MAX_MESSAGE, TwilioLine
 from ..observe import logs
+from ..switchboard import End, Switchboard
 from . import signature, twiml
 
 CLOSE_LIMIT = 2.0  # seconds for a socket to close in good order; then it is cut

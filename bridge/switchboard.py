@@ -1,0 +1,97 @@
+"""What all calls share, and how a call can end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.base import Engine
+from .admission import Admission
+from .config import Settings
+from .observe.metrics import Metrics
+from .observe.records import Records
+
+if TYPE_CHECKING:
+    from .call import Call
+
+WATCH = 0.080  # seconds between looks at the calls; a third of the shortest limit that is watched
+LATE_WATCH = 0.040  # a look that comes this much too late is left out
+FAREWELL = 5.0  # seconds that hanging up by REST may take before the socket is closed all the same
+
+
+class End(StrEnum):
+    """Why a call is over."""
+
+    CALLER = "caller"
+    CLOSED = "closed"
+    DEAD = "line-dead"
+    SLOW = "slow-reader"
+    PROTOCOL = "protocol"
+    IDLE = "idle"
+    LENGTH = "length"
+    DIGIT = "digit"
+    TRANSFER = "transfer"
+    OPERATOR = "operator"
+    AGENT = "agent"
+    DRAIN = "drain"
+    ENGINE = "engine"
+    FAULT = "fault"
+
+    @property
+    def planned(self) -> bool:
+        """We ended it on purpose, so the caller must not hear the apology."""
+        return self in (
+            End.IDLE, End.LENGTH, End.DIGIT, End.TRANSFER, End.OPERATOR, End.AGENT, End.DRAIN,
+        )  # fmt: skip
+
+
+Farewell = Callable[["Call"], Awaitable[None]]
+
+
+@dataclass(eq=False)
+class Switchboard:
+    """What all calls share."""
+
+    settings: Settings
+    engine: Engine
+    admission: Admission
+    metrics: Metrics
+    records: Records | None
+    lost_sound: NDArray[np.int16]
+    """Played while a lost engine comes back, at 8 kHz."""
+    farewell: Farewell
+    """Ends a planned call at the carrier, before its socket closes."""
+    calls: dict[str, Call] = field(default_factory=dict)
+
+    async def drain(self, limit: float) -> None:
+        """Let no one in, wait up to `limit` seconds for the calls that live, then end the rest."""
+        self.admission.draining = True
+        over = [call.over for call in self.calls.values()]
+        if over:
+            await asyncio.wait(over, timeout=limit)
+        finished = [call.finished for call in self.calls.values()]
+        self.cut()
+        if finished:
+            await asyncio.wait(finished, timeout=FAREWELL * 2)
+
+    async def watch(self) -> None:
+        """Look at every call every 80 ms, as long as the bridge runs."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + WATCH
+            await asyncio.sleep(WATCH)
+            now = loop.time()
+            # After a stall of our own the sockets may hold what seems to be missing: let them be read first.
+            if now - due < LATE_WATCH:
+                for call in list(self.calls.values()):
+                    call.look(now)
+
+    def cut(self) -> None:
+        for call in list(self.calls.values()):
+            call.end(End.DRAIN)
