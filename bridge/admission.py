@@ -15,7 +15,8 @@ from .config import Calls, Settings
 REAP = 1.0  # seconds between looks for reservations that nobody came for
 REMEMBERED = 1000  # calls whose end is kept for Twilio's question about it; it asks within seconds
 
-NAMELESS = frozenset({"+266696687", "+7378742833", "+86282452253"})  # Twilio's anonymous, restricted, unavailable
+# Twilio spells anonymous, restricted, unavailable, blocked and unknown on a keypad.
+NAMELESS = frozenset({"+266696687", "+7378742833", "+86282452253", "+2562533", "+8656696"})
 
 Why = Literal["busy", "draining", "caller", "number", "token", "engine"]
 

@@ -37,9 +37,9 @@ def check(authorization: str, secret: str, audience: str, scope: Scope) -> str:
     if kind.lower() != "bearer" or not token:
         raise Denied(401, "send Authorization: Bearer TOKEN; `voice-bridge token` makes one")
     try:
-        claims = jwt.decode(
-            token.strip(), secret, algorithms=["HS256"], audience=audience, options={"require": ["exp", "aud"]}
-        )
+        # As bytes: one that was not UTF-8 arrives as a lone surrogate, on which the library would fail.
+        given = token.strip().encode(errors="replace")
+        claims = jwt.decode(given, secret, algorithms=["HS256"], audience=audience, options={"require": ["exp", "aud"]})
     except jwt.PyJWTError as error:
         raise Denied(401, f"the token is not valid: {error}") from None
     if scope not in str(claims.get("scope", "")).split():
@@ -68,7 +68,10 @@ def check_origin(headers: Mapping[str, str], public_url: str) -> None:
     """Raise `Denied` if a web page of another site sent the request."""
     origin = headers.get("Origin")
     if origin is None:
-        return
+        # Images and links bring no Origin, but browsers say where they were.
+        if headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
+            return
+        raise Denied(403, "a page of another site may not use this bridge; open the address itself")
     own = {f"http://{headers.get('Host', '')}", f"https://{headers.get('Host', '')}"}
     if public_url:
         parts = urlsplit(public_url)

@@ -27,6 +27,8 @@ from .switchboard import FAREWELL, End, Switchboard
 START_LIMIT = 5.0  # seconds; Twilio starts a stream within one, a stranger may hold a socket no longer
 SLOW_READER = 2.0  # seconds that one message may take to leave; the slot is worth more than a stuck peer
 LOST_LIMIT = 20.0  # seconds without an engine after which the caller is told instead of kept
+RECORDING_CLOSE = 5.0  # seconds a disk may take for the last of a recording
+RECORDED_GAP = 0.015  # seconds; a smaller step in the estimate of the caller's player is no gap
 QUIET = 64  # of 32768 (-54 dBFS): below it a frame is a pause
 
 
@@ -58,7 +60,8 @@ class Call:
         self._wire = wire
         self._conversation: Conversation
         self._recording: Recording | None = None
-        self.recorded_to: str | None = None
+        self.recording_path: str | None = None
+        self._recorded_to = 0  # where the agent's sound ends in it, on the caller's clock
         self._asked: deque[tuple[int, float]] = deque()  # frames without a reply: their clock, when handed over
         self._mouth = float("inf")  # when the caller spoke sample 0, by the loop's clock
         self._active_at = self.began
@@ -156,8 +159,8 @@ class Call:
         opening = Opening(call=self.id, greeting=settings.greeting, persona=settings.persona)
         self._conversation = await self.board.engine.open(opening, ticket.lease)
         if settings.record:
-            self.recorded_to = str(settings.recordings / f"{_file_name(self.id)}.wav")
-            self._recording = Recording(self.recorded_to, self.line.rate, on_error=self._recording_failed)
+            self.recording_path = str(settings.recordings / f"{_file_name(self.id)}.wav")
+            self._recording = Recording(self.recording_path, self.line.rate, on_error=self._recording_failed)
         self.log.info("call started", caller=ticket.caller, number=ticket.number, direction=ticket.direction)
 
     async def _listen(self) -> None:
@@ -263,9 +266,7 @@ class Call:
         if plan.pad:
             pcm = np.concatenate((np.zeros(plan.pad, np.int16), pcm))
         if len(pcm):
-            if self._recording:
-                heard_at = now + self.playout.lead(now) - len(pcm) / self.line.rate
-                self._recording.agent(pcm, self._on_callers_clock(heard_at))
+            self._record_agent(pcm, now)
             await self._send(self.line.sound(pcm))
         if plan.mark is not None:
             await self._send(self.line.mark(plan.mark))
@@ -327,8 +328,7 @@ class Call:
             board.admission.leave(self.ticket, f"{end}:{self.transfer_to}" if self.transfer_to else end)
             await self._say_goodbye(end)
             await self._wire.close(1000, end)
-            if self._recording:
-                await self._recording.close()
+            await self._end_recording()
             self._account(end)
         finally:
             del board.calls[self.id]
@@ -342,6 +342,14 @@ class Call:
                     await self.board.farewell(self)
             except TimeoutError:
                 self.log.warning("the carrier did not end the call in time; closing the stream", end=end)
+
+    async def _end_recording(self) -> None:
+        if self._recording:
+            try:
+                async with asyncio.timeout(RECORDING_CLOSE):
+                    await self._recording.close()
+            except TimeoutError:
+                self.log.warning("the disk is slow; the recording is finished behind the call")
 
     def _account(self, end: End) -> None:
         self._count()
@@ -369,7 +377,7 @@ class Call:
             started=self.started,
             seconds=round(self.seconds, 3),
             end=end,
-            recording=self.recorded_to,
+            recording=self.recording_path,
             **measured(self.stats),
         )
 
@@ -384,6 +392,15 @@ class Call:
     def _on_callers_clock(self, when: float) -> int:
         mouth = self._mouth if self._mouth < float("inf") else self.began
         return max(0, round((when - mouth) * self.line.rate))
+
+    def _record_agent(self, pcm: NDArray[np.int16], now: float) -> None:
+        """Lay our sound where the caller hears it; in one piece, but for a gap that the caller heard too."""
+        if self._recording:
+            at = self._on_callers_clock(now + self.playout.lead(now)) - len(pcm)
+            if abs(at - self._recorded_to) > RECORDED_GAP * self.line.rate:
+                self._recorded_to = max(0, at)
+            self._recording.agent(pcm, self._recorded_to)
+            self._recorded_to += len(pcm)
 
     def _void_recording(self, now: float) -> None:
         if self._recording:

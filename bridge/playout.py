@@ -16,12 +16,16 @@ TICK = 0.020  # players take sound in such pieces: silence goes in and out by wh
 NEAR = 0.005  # a lead this close under the aim is at the aim: packets are never that punctual
 CALM = 5.0  # seconds without a gap after which a smaller lead is tried
 MOST_CALM = 80.0  # that wait doubles with every gap, up to this
-LATE_MARK = 0.010  # a mark this late twice in a row means that the peer ran dry; once is a late packet
+LATE_MARK = 0.015  # seconds; a peer that ran dry is late by whole ticks, a packet by less
+LATE_MARKS = 8  # that late in a row (600 ms): the peer ran dry; fewer are late packets
 SURPLUS = 0.080  # lead over the aim that is a backlog, not jitter
-PATIENCE = 3.0  # seconds that a backlog may wait for a pause to leave out before it is cut away
+PATIENCE = 2.0  # seconds that a backlog may wait for a pause to leave out before it is cut away
 SETTLING = 2.0  # seconds with a mark after every frame, at the start and after a gap
 STEADY_MARKS = 1.0  # seconds between marks after that
+LEARNING = 1.0  # seconds of marks after meeting an empty peer that tell how long the way to it and back is
 CREEP = 0.02  # share of a mark's lateness that is taken for the peer's slower clock
+MOST_TRIP = 0.350  # seconds to the far side of the world and back; what is over that is a backlog
+MOST_ANSWERS = 256  # frames (20 s) whose marks may be out: a peer that returns none must not fill the memory
 
 
 @dataclass(slots=True)
@@ -45,19 +49,22 @@ class Playout:
         self.aim = FIRST_LEAD
         self._rate = rate
         self._sent = 0  # samples sent since the last clear
-        self._base: float | None = None  # when the peer played position 0, as far as we know
-        self._measured = False  # a mark has confirmed the base
+        self._base: float | None = None  # when a mark at position 0 came back, or would have
+        self._trip: float | None = None  # seconds to the peer and back, the least that was seen
+        self._empty_at = 0  # the position at which the peer last had nothing to play
+        self._soonest = 0.0  # the base of what followed, if the way took no time
+        self._learning_until = 0.0
         self._due = 0.0  # when the next sound should be handed over
         self._settled_at = 0.0
         self._marked_at = 0.0
         self._calm_since = 0.0
         self._calm = CALM
         self._surplus_since: float | None = None
-        self._late: float | None = None
-        self._answers: deque[tuple[int, int]] = deque()  # position, and the caller's clock that it answers
+        self._late: list[float] = []  # bases by the marks that are late, in a row
+        self._answers: deque[tuple[int, int]] = deque(maxlen=MOST_ANSWERS)  # position, caller's clock that it answers
 
     def lead(self, now: float) -> float:
-        """Seconds of sound that the peer has not played yet."""
+        """Seconds until we shall know that all we sent is played: the way to the peer and back is in it."""
         return 0.0 if self._base is None else self._base + self._sent / self._rate - now
 
     def plan(self, now: float, samples: int, silent: bool, answers: int | None = None) -> Plan:
@@ -68,9 +75,10 @@ class Playout:
         plan = Plan()
         if self._base is None:
             self._start(now, plan)
-        lead = self.lead(now)
+        lead = self.lead(now) - (self._trip or 0.0)
         if lead < 0:
-            self._ran_dry(now, -lead)
+            self._empty(now)
+            self._gap(now)
             # Sound that came too late is itself a lead for what follows in time.
             plan.pad = self._whole_ticks(self.aim - max(0.0, now - self._due))
         elif not plan.pad:
@@ -89,21 +97,8 @@ class Playout:
         """The peer says that it has played up to `position`; returns the caller's clock that this answers."""
         if self._base is None or position > self._sent:
             return None
-        base = now - position / self._rate
-        late = base - self._base
-        if not self._measured:
-            self._base = base
-            self._measured = True
-        elif late < LATE_MARK:
-            self._base += late if late < 0 else late * CREEP
-            self._late = None
-        elif self._late is None:
-            self._late = base
-            self._settled_at = now + SETTLING
-        else:
-            self._base = min(base, self._late)
-            self._late = None
-            self._gap(now)
+        if position > self._empty_at:
+            self._measure(now - position / self._rate, now)
         answers = None
         while self._answers and self._answers[0][0] <= position:
             answers = self._answers.popleft()[1]
@@ -113,24 +108,43 @@ class Playout:
         """The peer's buffer was voided: positions begin anew with the next sound."""
         self._sent = 0
         self._base = None
-        self._late = None
+        self._late.clear()
         self._surplus_since = None
         self._answers.clear()
 
     def _start(self, now: float, plan: Plan) -> None:
         if self._calm_since == 0.0:
             self._calm_since = now
-        self._base = now
-        self._measured = False
+        self._empty(now)
         self._settled_at = now + SETTLING
         plan.pad = self._whole_ticks(self.aim)
 
-    def _ran_dry(self, now: float, by: float) -> None:
+    def _empty(self, now: float) -> None:
+        """What is sent now meets a peer that has nothing to play."""
+        self._empty_at = self._sent
+        self._soonest = now - self._sent / self._rate
+        self._base = self._soonest + (self._trip or 0.0)
+        self._learning_until = now + LEARNING
+        self._late.clear()
+
+    def _measure(self, base: float, now: float) -> None:
+        """Take the base by a mark."""
         assert self._base is not None
-        self._base += by
-        self._measured = False
-        self._late = None
-        self._gap(now)
+        late = base - self._base
+        if now < self._learning_until:
+            # The sound met an empty peer, so what its marks take longer than itself is the way there and back.
+            self._trip = min(MOST_TRIP if self._trip is None else self._trip, base - self._soonest)
+            self._base = self._soonest + self._trip
+        elif late < LATE_MARK:
+            self._base += late if late < 0 else late * CREEP
+            self._late.clear()
+        else:
+            self._late.append(base)
+            if len(self._late) == LATE_MARKS:
+                self._base = min(self._late)
+                self._late.clear()
+                self._gap(now)
+            self._settled_at = now + SETTLING
 
     def _gap(self, now: float) -> None:
         self.underruns += 1

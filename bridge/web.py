@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -18,6 +19,7 @@ from .telephony.rest import Rest, TelephonyError
 from .telephony.webhooks import Webhooks
 
 MAX_BODY = 64 * 1024  # bytes; Twilio's largest form is a few
+MAX_DIGITS = 64  # keys; ten seconds of tones, during which the agent is not heard
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = logs.get()
@@ -40,11 +42,11 @@ class InjectContext(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PressDigits(msgspec.Struct, forbid_unknown_fields=True):
-    digits: str
+    digits: Annotated[str, msgspec.Meta(max_length=MAX_DIGITS)]
 
 
 class TransferTo(msgspec.Struct, forbid_unknown_fields=True):
-    number: str
+    number: Annotated[str, msgspec.Meta(pattern=r"^\+[1-9][0-9]{1,14}\Z")]
 
 
 class Health:
@@ -202,18 +204,28 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except auth.Denied as denied:
         if denied.status in (401, 403):
             log.warning("request refused", path=request.path, peer=request.remote, why=str(denied))
-        return web.json_response({"error": str(denied)}, status=denied.status)
+        return _error(denied.status, str(denied))
     except TelephonyError as error:
-        return web.json_response({"error": str(error)}, status=502)
-    except (web.HTTPException, asyncio.CancelledError):
+        return _error(502, str(error))
+    except web.HTTPException as error:
+        error.text = json.dumps({"error": (error.text or error.reason).strip()})
+        error.content_type = "application/json"
         raise
+    except web.RequestPayloadError:
+        return _error(400, "the body cannot be read: it is not encoded as its headers say")
+    except (ConnectionError, asyncio.CancelledError):
+        raise  # nobody is left to be answered
     except Exception:
         log.exception("a fault of ours while answering a request", path=request.path)
-        return web.json_response({"error": "a fault of the bridge; its log says more"}, status=500)
+        return _error(500, "a fault of the bridge; its log says more")
+
+
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": message}, status=status)
 
 
 async def _body(request: web.Request, shape: type[Any]) -> Any:
     try:
         return msgspec.json.decode(await request.read(), type=shape)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise auth.Denied(400, f"the body is not what is expected here: {error}") from None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -22,6 +24,7 @@ SILENCE = 1.0  # seconds without an answer that count as a hang, unless usual st
 SLOW_STEPS = 20  # times the usual step; a step that takes longer than this and `SILENCE` is a hang
 BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds before each restart in a row; the last one goes on
 HEALTHY = 60.0  # seconds of life after which the next crash counts as the first
+GRACE = 0.5  # seconds for a process that closed its end to exit by itself, so that its exit status is its own
 BUFFER = 1 << 21  # bytes of socket buffer each way: 250 frames, so that neither side waits for the other
 
 
@@ -78,13 +81,18 @@ class Child:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+            self.health = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether it has more to read than it will want to: the time to leave out what may be lost."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > BUFFER
 
     def send(self, data: bytes) -> bool:
-        """Hand bytes over without waiting; False when the child is not up or does not read."""
-        transport = self._transport
-        if self.health is None or transport is None or transport.get_write_buffer_size() > BUFFER:
+        """Hand bytes over without waiting; False when the child is not up."""
+        if self.health is None or self._transport is None or self._transport.is_closing():
             return False
-        transport.write(data)
+        self._transport.write(data)
         return True
 
     async def _supervise(self) -> None:
@@ -93,7 +101,10 @@ class Child:
         failures = 0
         while True:
             born = loop.time()
-            reason = await self._live()
+            try:
+                reason = await self._live()
+            except OSError as error:  # no memory, no handles: there may be some later
+                reason = f"it cannot be spawned: {error}"
             was_up = self.health is not None
             self.health = None
             if not self._first.done():
@@ -113,38 +124,48 @@ class Child:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-        with theirs:
-            # A session of its own, so that Ctrl-C drains the calls before the engine goes.
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", self._module, str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
+        try:
+            with theirs:
+                process = await self._spawn(theirs)
+        except BaseException:
+            ours.close()
+            raise
         self.pid = process.pid
         reason = ["it ended"]
         said = asyncio.create_task(self._relay_stderr(process))
+        watch = asyncio.create_task(self._watch())
         try:
             loop = asyncio.get_running_loop()
             link = _Link(lambda packet: self._packet(packet, reason))
             self._transport, _ = await loop.create_connection(lambda: link, sock=ours)
             self._transport.write(wire.pack_struct(Kind.INIT, self._init))
-            watch = asyncio.create_task(self._watch())
             await asyncio.wait({watch, link.closed}, return_when=asyncio.FIRST_COMPLETED)
-            if not link.closed.done():
+            if link.closed.done():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), GRACE)
+            else:
                 reason[0] = watch.result()
-            watch.cancel()
         finally:
+            watch.cancel()
             if self._transport:
                 self._transport.abort()
                 self._transport = None
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            # With its helpers, which hold its stderr open. A group of zombies is a PermissionError on a Mac.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
             code = await process.wait()
             await said
         return f"{reason[0]} (exit status {code})"
+
+    async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", self._module, str(theirs.fileno())),
+            pass_fds=(theirs.fileno(),),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # so that Ctrl-C drains the calls before the engine goes
+        )
 
     def _packet(self, packet: Packet, reason: list[str]) -> None:
         if packet.kind in (Kind.HEALTH, Kind.READY):
@@ -174,6 +195,11 @@ class Child:
 
     async def _relay_stderr(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr
-        with contextlib.suppress(ValueError):  # a line longer than the reader takes
-            async for line in process.stderr:
-                log.warning("engine process: %s", line.decode(errors="replace").rstrip())
+        while True:
+            try:
+                line = await process.stderr.readline()
+            except ValueError:  # a line longer than the reader takes, a progress bar perhaps; it is left out
+                continue
+            if not line:
+                return
+            log.warning("engine process: %s", line.decode(errors="replace").rstrip())

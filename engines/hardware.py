@@ -135,8 +135,9 @@ def detect(
     gpus: Callable[[], Sequence[Gpu]] | None = None,
     host: Callable[[], Host] | None = None,
 ) -> Machine:
-    """Say what this machine is; `api` when an API is configured to fall back on. Takes seconds at worst.
+    """Say what this machine is; `api` when an API is configured to fall back on.
 
+    Takes milliseconds, or up to half a minute where a driver hangs: not for an event loop that has calls.
     `gpus` and `host` replace the probes of the real machine.
     """
     here = (host or this_host)()

@@ -48,7 +48,8 @@ class HostConversation:
         self._ids = count(1)
 
     def send(self, frame: Frame, at: int) -> None:
-        if not self._engine.child.send(wire.pack(Kind.FRAME, self.id, at, frame.data.cast("B"))):
+        child = self._engine.child
+        if child.behind or not child.send(wire.pack(Kind.FRAME, self.id, at, frame.data.cast("B"))):
             self.dropped += 1
 
     def played(self, at: int) -> None:
@@ -123,6 +124,7 @@ class HostEngine:
         self.leases: set[HostLease] = set()
         self.conversations: dict[int, HostConversation] = {}
         self._ids = count(1)
+        self._back_in = 0.0
 
     async def start(self) -> None:
         await self.child.start()
@@ -157,7 +159,10 @@ class HostEngine:
         lease.release()
         conversation = HostConversation(self, next(self._ids), opening)
         self.conversations[conversation.id] = conversation
-        conversation.begin()
+        if self.ready:
+            conversation.begin()
+        else:
+            conversation.deliver(Lost(self._back_in))
         return conversation
 
     async def stop(self) -> None:
@@ -173,6 +178,7 @@ class HostEngine:
             conversation.deliver(Back())
 
     def child_down(self, back_in: float) -> None:
+        self._back_in = back_in
         for conversation in self._all():
             conversation.deliver(Lost(back_in))
 

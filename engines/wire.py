@@ -32,7 +32,7 @@ class Kind(IntEnum):
 
 class Init(msgspec.Struct, frozen=True):
     core: str
-    """`module:function`, called with `options`; returns a Core."""
+    """`module:function` or `file.py:function`, called with `options`; returns a Core."""
     options: dict[str, str | int | float | bool]
     slots: int
 

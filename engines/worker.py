@@ -6,11 +6,13 @@ One thread, one loop: `python -m voice_bridge.engines.worker FD`. It ends when t
 from __future__ import annotations
 
 import importlib
+import runpy
 import select
 import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -48,13 +50,15 @@ class Worker:
         self._poll.register(sock, select.POLLIN)
         self._step_seconds = 0.0
         self._dropped = 0
+        self._busy = False  # the core has openings or injections under way
 
     def warm_up(self) -> None:
-        """One real step, so that the first caller does not pay for compiling and paging in."""
+        """Real steps, so that the first caller does not pay for compiling and paging in."""
         self._core.open(0, Opening())
-        began = time.monotonic()
-        self._core.collect(self._core.launch([0], self._staging[:1], [0]))
-        self._step_seconds = time.monotonic() - began
+        for at in (0, FRAME):  # the second takes the usual time
+            began = time.monotonic()
+            self._core.collect(self._core.launch([0], self._staging[:1], [at]))
+            self._step_seconds = time.monotonic() - began
         self._core.close(0)
 
     def health(self) -> wire.Health:
@@ -64,13 +68,18 @@ class Worker:
         queued = sum(len(queue) for queue in self._queues)
         return wire.Health(offered, self._step_seconds, queued, self._dropped)
 
-    def run(self) -> None:
-        busy = False
-        while self._read(wait=not (self._due or busy)):
-            if self._due:
-                self._step()
-            busy = self._core.work(SLICE)
-            self._flush()
+    def turn(self, wait: bool = True) -> bool:
+        """Read what has come, step once with the slots that are due, write the replies; False at the end.
+
+        With `wait` it sleeps until there is something to do.
+        """
+        if not self._read(wait and not self._due and not self._busy):
+            return False
+        if self._due:
+            self._step()
+        self._busy = self._core.work(SLICE)
+        self._flush()
+        return True
 
     def _read(self, wait: bool) -> bool:
         """Take in whatever the daemon has sent; False when it has gone."""
@@ -162,6 +171,8 @@ class Worker:
                 self._out.append(wire.pack(Kind.SOUND, conversation, event.answers, payload))
             else:
                 self._out.append(wire.pack_struct(Kind.EVENT, event, conversation))
+            if isinstance(event, Ended):
+                self._close(conversation, slot)
 
     def _flush(self) -> None:
         if self._out:
@@ -175,19 +186,27 @@ def _first_message(sock: socket.socket) -> wire.Init:
     return msgspec.json.decode(sock.recv(length, socket.MSG_WAITALL), type=wire.Init)
 
 
+def _find(core: str) -> Callable[..., Core]:
+    """The function that makes the core: `module:function`, or `path/to/file.py:function`."""
+    place, _, function = core.rpartition(":")
+    found = runpy.run_path(place) if place.endswith(".py") else vars(importlib.import_module(place))
+    make: Callable[..., Core] = found[function]
+    return make
+
+
 def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     init = _first_message(sock)
-    module, _, function = init.core.partition(":")
     try:
-        core = getattr(importlib.import_module(module), function)(slots=init.slots, **init.options)
+        core = _find(init.core)(slots=init.slots, **init.options)
         worker = Worker(sock, core, init.slots)
         worker.warm_up()
     except Exception as error:
         sock.sendall(wire.pack(Kind.FAILED, payload=f"{type(error).__name__}: {error}".encode()))
         raise
     sock.sendall(wire.pack_struct(Kind.READY, worker.health()))
-    worker.run()
+    while worker.turn():
+        pass
 
 
 if __name__ == "__main__":

@@ -174,6 +174,12 @@ def test_a_port_that_is_taken_is_a_problem() -> None:
     assert (row.state, row.text) == ("ok", f"127.0.0.1:{port} is free")
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="needs IPv6 on this machine")
+def test_an_ipv6_address_can_be_listened_on() -> None:
+    row = check_address("Address", "::1", 0, "server.host", "server.port")
+    assert (row.state, row.text) == ("ok", "::1, any free port")
+
+
 @pytest.mark.parametrize("host", ["203.0.113.1", "2001:db8::1", "a..b"])
 def test_a_host_that_is_not_this_machine_is_a_problem(host: str) -> None:
     row = check_address("Address", host, 0, "server.host", "server.port")

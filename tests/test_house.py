@@ -32,6 +32,7 @@ STOREYS = (
     {"config"},
     {"observe"},
     {"admission", "auth", "lines", "phone", "playout", "telephony"},
+    {"switchboard"},
     {"call"},
     {"telephony.webhooks"},
     {"web"},
@@ -49,15 +50,24 @@ LONGEST_FUNCTION = 60
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of everything a file imports, relative names made absolute."""
+    """(line, dotted name) of everything a file imports when it runs, relative names made absolute."""
     package = ["voice_bridge", *path.relative_to(ROOT).parent.parts]
-    for node in ast.walk(ast.parse(path.read_text(), path)):
+    nodes = list(ast.walk(ast.parse(path.read_text(), path)))
+    for_types = {
+        inner
+        for node in nodes
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in nodes:
+        if node in for_types:
+            continue
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) + 1 - node.level] if node.level else []
-            module = [*base, *(node.module or "").split(".")] if node.module else base
-            yield from ((node.lineno, ".".join([*module, alias.name])) for alias in node.names)
+            module = ".".join([*base, *filter(None, [node.module])])
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
 
 
 def place(dotted: str) -> tuple[str, str]:

@@ -228,15 +228,19 @@ def test_a_library_record_whose_arguments_do_not_fit_is_still_shown(lines: Lines
 
 
 @pytest.mark.parametrize("format", ["json", "console"])
-def test_a_value_that_cannot_be_shown_costs_its_line_and_nothing_else(lines: Lines, format: Any) -> None:
+def test_a_value_that_cannot_be_shown_costs_the_values_of_its_line_and_nothing_else(lines: Lines, format: Any) -> None:
     logs.configure(format)
     endless: dict[str, Any] = {}
     endless["self"] = endless
     logs.get().info("endless", value=endless)
-    logs.get().info("bad", value=Unshowable())
-    first, second = lines()
+    logs.get(call="CA1").info("bad", value=Unshowable(), huge=10**5000)
+    logs.get().info(Unshowable())  # type: ignore[arg-type]
+    logs.get().info(KeyError("slot"))  # type: ignore[arg-type]
+    first, second, third, fourth = lines()
     assert "endless" in first
-    assert "RuntimeError while a log line was written" in second
+    assert "Unshowable" in third
+    assert "'slot'" in fourth
+    assert all(part in second for part in ("bad", "CA1", "not_shown", "RuntimeError"))
 
 
 @pytest.mark.parametrize(("format", "level"), [("xml", "info"), ("json", "loud")])

@@ -1,16 +1,21 @@
 import asyncio
+import resource
 import subprocess
 import sys
 import threading
 import tracemalloc
 import wave
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from voice_bridge.bridge.observe import recording as module
 from voice_bridge.bridge.observe.recording import BEHIND, HOLD, WINDOW, Recording
+
+OnError: TypeAlias = Callable[[Exception], None]
 
 RATE = 8000
 FRAME = 640
@@ -20,8 +25,13 @@ def tone(value: int, seconds: float = FRAME / RATE) -> NDArray[np.int16]:
     return np.full(round(seconds * RATE), value, np.int16)
 
 
-def fail(error: Exception) -> None:
-    pytest.fail(f"the recording failed: {error!r}")
+@pytest.fixture
+async def fail() -> AsyncIterator[OnError]:
+    """An `on_error` for a recording that must not fail."""
+    told: list[Exception] = []
+    yield told.append
+    await writer_idle()
+    assert told == []
 
 
 def sound(path: Path) -> NDArray[np.int16]:
@@ -36,7 +46,7 @@ async def writer_idle() -> None:
     await asyncio.get_running_loop().run_in_executor(module._writer, int)
 
 
-async def test_each_side_lies_where_it_was_heard_and_what_is_missing_is_silence(tmp_path: Path) -> None:
+async def test_each_side_lies_where_it_was_heard_and_what_is_missing_is_silence(tmp_path: Path, fail: OnError) -> None:
     path = tmp_path / "deep" / "call.wav"
     recording = Recording(str(path), on_error=fail)
     recording.caller(tone(1), 100)
@@ -50,7 +60,7 @@ async def test_each_side_lies_where_it_was_heard_and_what_is_missing_is_silence(
     np.testing.assert_array_equal(sound(path), expected)
 
 
-async def test_a_buffer_that_is_used_again_does_not_change_the_recording(tmp_path: Path) -> None:
+async def test_a_buffer_that_is_used_again_does_not_change_the_recording(tmp_path: Path, fail: OnError) -> None:
     path = tmp_path / "call.wav"
     recording = Recording(str(path), on_error=fail)
     buffer = tone(5)
@@ -60,7 +70,7 @@ async def test_a_buffer_that_is_used_again_does_not_change_the_recording(tmp_pat
     assert set(sound(path)[:, 0]) == {5}
 
 
-async def test_voided_sound_is_not_in_the_file_and_new_sound_takes_its_place(tmp_path: Path) -> None:
+async def test_voided_sound_is_not_in_the_file_and_new_sound_takes_its_place(tmp_path: Path, fail: OnError) -> None:
     path = tmp_path / "call.wav"
     recording = Recording(str(path), on_error=fail)
     recording.caller(tone(1, 1.0), 0)
@@ -74,7 +84,7 @@ async def test_voided_sound_is_not_in_the_file_and_new_sound_takes_its_place(tmp
     np.testing.assert_array_equal(heard[:, 1], expected)
 
 
-async def test_voiding_at_the_end_shortens_the_file(tmp_path: Path) -> None:
+async def test_voiding_at_the_end_shortens_the_file(tmp_path: Path, fail: OnError) -> None:
     path = tmp_path / "call.wav"
     recording = Recording(str(path), on_error=fail)
     recording.caller(tone(1, 1.0), 0)
@@ -86,7 +96,7 @@ async def test_voiding_at_the_end_shortens_the_file(tmp_path: Path) -> None:
     assert not sound(path)[:, 1].any()
 
 
-async def test_both_sides_of_a_long_call_come_back_to_the_sample(tmp_path: Path) -> None:
+async def test_both_sides_of_a_long_call_come_back_to_the_sample(tmp_path: Path, fail: OnError) -> None:
     """A minute with the agent late, early and interrupted, against a plain array of the whole call."""
     path = tmp_path / "call.wav"
     recording = Recording(str(path), on_error=fail)
@@ -114,7 +124,7 @@ async def test_both_sides_of_a_long_call_come_back_to_the_sample(tmp_path: Path)
     np.testing.assert_array_equal(sound(path), expected[:end])
 
 
-async def test_a_file_can_be_played_while_the_call_goes_on(tmp_path: Path) -> None:
+async def test_a_file_can_be_played_while_the_call_goes_on(tmp_path: Path, fail: OnError) -> None:
     path = tmp_path / "call.wav"
     recording = Recording(str(path), on_error=fail)
     for second in range(10):
@@ -124,9 +134,31 @@ async def test_a_file_can_be_played_while_the_call_goes_on(tmp_path: Path) -> No
     assert len(sound(path)) == (10 - HOLD) * RATE
     await recording.close()
     assert len(sound(path)) == 10 * RATE
+    assert path.stat().st_mode & 0o007 == 0
 
 
-async def test_a_silence_longer_than_the_memory_is_still_silence(tmp_path: Path) -> None:
+async def test_sound_that_comes_after_its_time_is_final_is_left_out(tmp_path: Path, fail: OnError) -> None:
+    path = tmp_path / "call.wav"
+    recording = Recording(str(path), on_error=fail)
+    recording.agent(tone(6), -100)
+    for second in range(10):
+        recording.caller(tone(1, 1.0), second * RATE)
+        recording.agent(tone(2, 1.0), second * RATE)
+        await writer_idle()
+    final = (10 - HOLD) * RATE
+    recording.agent(tone(7), 0)
+    recording.agent(tone(8), final - 100)
+    recording.agent(tone(9, 1.0), 9 * RATE)
+    await recording.close()
+    heard = sound(path)
+    assert len(heard) == 10 * RATE
+    assert (heard[:, 0] == 1).all()
+    assert (heard[:final, 1] == 2).all()
+    assert (heard[final : final + FRAME - 100, 1] == 8).all()
+    assert (heard[final + FRAME - 100 : 9 * RATE, 1] == 2).all()
+
+
+async def test_a_silence_longer_than_the_memory_is_still_silence(tmp_path: Path, fail: OnError) -> None:
     path = tmp_path / "call.wav"
     recording = Recording(str(path), on_error=fail)
     recording.caller(tone(1), 0)
@@ -140,7 +172,7 @@ async def test_a_silence_longer_than_the_memory_is_still_silence(tmp_path: Path)
     assert (heard[100 * RATE :, 0] == 3).all()
 
 
-async def test_an_agent_far_ahead_of_the_caller_costs_no_more_than_the_window(tmp_path: Path) -> None:
+async def test_an_agent_far_ahead_of_the_caller_costs_no_more_than_the_window(tmp_path: Path, fail: OnError) -> None:
     path = tmp_path / "call.wav"
     recording = Recording(str(path), on_error=fail)
     recording.caller(tone(1), 0)
@@ -152,7 +184,7 @@ async def test_an_agent_far_ahead_of_the_caller_costs_no_more_than_the_window(tm
     np.testing.assert_array_equal(sound(path)[::RATE, 1], np.arange(1, 101))
 
 
-async def test_an_hour_takes_no_more_memory_than_a_minute(tmp_path: Path) -> None:
+async def test_an_hour_takes_no_more_memory_than_a_minute(tmp_path: Path, fail: OnError) -> None:
     path = tmp_path / "call.wav"
     recording = Recording(str(path), on_error=fail)
     pcm = tone(1, 1.0)
@@ -171,7 +203,7 @@ async def test_an_hour_takes_no_more_memory_than_a_minute(tmp_path: Path) -> Non
     assert len(sound(path)) == 3600 * RATE + 2000
 
 
-async def test_all_recordings_share_one_thread_and_none_is_the_event_loops(tmp_path: Path) -> None:
+async def test_all_recordings_share_one_thread_and_none_is_the_event_loops(tmp_path: Path, fail: OnError) -> None:
     before = {thread.name for thread in threading.enumerate()}
     recordings = [Recording(str(tmp_path / f"{n}.wav"), on_error=fail) for n in range(20)]
     for each in recordings:
@@ -182,18 +214,18 @@ async def test_all_recordings_share_one_thread_and_none_is_the_event_loops(tmp_p
     assert all(len(sound(tmp_path / f"{n}.wav")) == 2 * RATE for n in range(20))
 
 
-async def test_closing_twice_or_going_on_after_it_is_harmless(tmp_path: Path) -> None:
+async def test_closing_twice_or_going_on_after_it_is_harmless(tmp_path: Path, fail: OnError) -> None:
     path = tmp_path / "call.wav"
     recording = Recording(str(path), on_error=fail)
     recording.caller(tone(1), 0)
     await asyncio.gather(recording.close(), recording.close())
-    recording.caller(tone(1), FRAME)
+    recording.caller(tone(1, 3.0), FRAME)
     recording.void_agent(0)
     await recording.close()
     assert len(sound(path)) == FRAME
 
 
-async def test_a_close_that_is_cancelled_still_finishes_the_file(tmp_path: Path) -> None:
+async def test_a_close_that_is_cancelled_still_finishes_the_file(tmp_path: Path, fail: OnError) -> None:
     path = tmp_path / "call.wav"
     free = threading.Event()
     module._writer.submit(free.wait)
@@ -244,6 +276,31 @@ async def test_a_disk_too_slow_for_the_call_ends_the_recording_with_what_it_has(
     assert len(sound(path)) >= 8 * RATE
 
 
+async def test_a_disk_both_slow_and_full_is_told_once(tmp_path: Path) -> None:
+    path = tmp_path / "call.wav"
+    told: list[Exception] = []
+    recording = Recording(str(path), on_error=told.append)
+    for second in range(8):
+        recording.caller(tone(second, 1.0), second * RATE)
+        recording.agent(tone(second, 1.0), second * RATE)
+        await writer_idle()
+    free = threading.Event()
+    module._writer.submit(free.wait)
+    for second in range(8, 10 + BEHIND):
+        recording.caller(tone(1, 1.0), second * RATE)
+        recording.agent(tone(1, 1.0), second * RATE)
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, most))
+    try:
+        free.set()
+        await recording.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    await asyncio.sleep(0)
+    assert [str(error) for error in told] == [f"the disk of {path} is too slow for the call"]
+    np.testing.assert_array_equal(sound(path)[::RATE, 1], range(8 - HOLD))
+
+
 FULL_DISK = """
 import asyncio, resource, sys
 import numpy as np
@@ -253,8 +310,8 @@ async def main():
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
     told = []
     recording = module.Recording(sys.argv[1], on_error=told.append)
-    second = np.ones(8000, np.int16)
     for n in range(60):
+        second = np.full(8000, n, np.int16)
         recording.caller(second, n * 8000)
         recording.agent(second, n * 8000)
         await asyncio.get_running_loop().run_in_executor(module._writer, int)
@@ -266,10 +323,11 @@ asyncio.run(main())
 """
 
 
-def test_a_full_disk_is_told_once_leaves_a_playable_file_and_keeps_nothing_in_memory(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_once_leaves_a_playable_file_and_keeps_nothing_open(tmp_path: Path) -> None:
     path = tmp_path / "call.wav"
-    result = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "always", "-c", FULL_DISK, str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("1 File too large 0\n", "")
     heard = sound(path)
     assert len(heard) == 6 * RATE  # six seconds of 32,000 bytes fit
-    assert (heard == 1).all()
+    np.testing.assert_array_equal(heard, np.repeat(np.arange(6), RATE)[:, None].repeat(2, axis=1))

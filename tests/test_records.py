@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -113,22 +115,47 @@ def test_a_full_disk_costs_counted_records_one_log_line_and_nothing_more(
         assert "No space left" in told[0]["reason"]
 
 
+NEARLY_FULL = """
+import resource, sys
+import msgspec
+from voice_bridge.bridge.observe.records import CallRecord, Records
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+records = Records(sys.argv[1])
+for _ in range(5):
+    records.add(msgspec.json.decode(sys.argv[2], type=CallRecord))
+records.close()
+print(records.lost)
+"""
+
+
+def test_a_record_that_does_not_fit_leaves_no_half_a_line(tmp_path: Path) -> None:
+    line = msgspec.json.encode(record()).decode()
+    command = [sys.executable, "-c", NEARLY_FULL, str(tmp_path), line]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    (path,) = tmp_path.iterdir()
+    fit = 1000 // (len(line) + 1)
+    assert path.read_text() == f"{line}\n" * fit
+    assert result.stdout.splitlines()[-1] == str(5 - fit)
+
+
 @full_disk
 def test_a_disk_that_has_room_again_is_used_again(make: Callable[..., Records], tmp_path: Path) -> None:
     structlog.reset_defaults()
     (tmp_path / "calls-2026-03-01.jsonl").symlink_to("/dev/full")
-    days = iter([NOON, NOON, NOON + timedelta(days=1)])  # at start, at the first record, at the second
+    days = iter([NOON, NOON, NOON + timedelta(days=1), NOON + timedelta(days=1)])  # at start, then a record each
     with capture_logs() as told:
         records = make(days.__next__)
         records.add(record("CA1"))
         records.add(record("CA2"))
+        records.add(record("CA3"))
         records.close()
     assert [each["event"] for each in told] == [
         "call records cannot be written",
         "call records are written again",
     ]
     assert told[-1]["lost"] == 1
-    assert [each.call for each in read(tmp_path / "calls-2026-03-02.jsonl")] == ["CA2"]
+    assert [each.call for each in read(tmp_path / "calls-2026-03-02.jsonl")] == ["CA2", "CA3"]
 
 
 def test_a_disk_that_hangs_makes_nobody_wait_and_loses_only_what_does_not_fit(

@@ -233,8 +233,8 @@ def check_address(name: str, host: str, port: int, host_key: str, port_key: str)
     except PermissionError:
         problem = "not allowed to listen there"
         remedy = f"Set {port_key} to a port from 1024 up, and put a proxy before it."
-    except (OSError, UnicodeError) as error:  # UnicodeError: not even the form of a host's name
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
             problem = "taken"
             remedy = f"Stop what listens there (a bridge that runs already?) or change {port_key}."
         else:

@@ -19,6 +19,7 @@ RATE = 8000
 MAX_MESSAGE = 64 * 1024  # bytes; Twilio sends about 300, a start with every parameter full about 20 KiB
 MAX_CHUNK = RATE  # bytes; a second of sound in one message is no live audio
 TOLERATED = 10  # bad messages in a started call: a carrier's oddity should not cost a caller the call
+MAX_REASON = 120  # characters of a peer's own words in an error: it is logged, and a close frame holds 123 bytes
 MAX_MARK = 32  # characters; ours are shorter even after a year of talk
 DIGITS = frozenset("0123456789*#ABCD")
 
@@ -37,11 +38,17 @@ class Start(msgspec.Struct, rename="camel"):
     media_format: MediaFormat = msgspec.field(default_factory=MediaFormat)
     custom_parameters: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        return f"Start({self.call_sid!r:.40})"
+
 
 class Media(msgspec.Struct):
     payload: bytes  # msgspec reads the base64
     track: str = "inbound"
     timestamp: str | int | None = None
+
+    def __repr__(self) -> str:
+        return f"Media({len(self.payload)} bytes)"
 
 
 class Dtmf(msgspec.Struct):
@@ -209,14 +216,14 @@ class TwilioLine:
                     return None
             except (msgspec.DecodeError, UnicodeError, RecursionError):
                 pass
-            raise ProtocolError(str(error)) from None
+            raise ProtocolError(str(error)[:MAX_REASON]) from None
 
     def _start(self, message: StartMessage, now: float) -> Started:
         start = message.start
         form = start.media_format
         if (form.encoding, form.sample_rate, form.channels) != ("audio/x-mulaw", RATE, 1):
             raise ProtocolError(
-                f"media is {form.encoding}, {form.sample_rate} Hz, {form.channels} channels; "
+                f"media is {form.encoding:.20}, {form.sample_rate} Hz, {form.channels} channels; "
                 "only audio/x-mulaw, 8000 Hz, 1 channel is spoken here"
             )
         stream = message.stream_sid or start.stream_sid

@@ -161,7 +161,7 @@ class _Handler(logging.Handler):
         try:
             message = record.getMessage()
         except Exception:  # arguments that do not fit the message
-            message = str(record.msg)
+            message = record.msg
         event = {"event": message, "logger": record.name, "exc_info": record.exc_info or False}
         _sink.write(self._render(None, record.levelname.lower(), event))
 
@@ -173,14 +173,16 @@ class _Renderer:
         self._line = line
 
     def __call__(self, logger: Any, level: str, event: MutableMapping[str, Any]) -> str:
+        message = event.pop("event", "")
+        first = {"time": time.time(), "level": level, "event": type(message).__name__}
         try:
+            first["event"] = str(message)
             trace = _traceback(event.pop("exc_info", LEVELS.get(level, 0) >= logging.ERROR))
-            first = {"time": time.time(), "level": level, "event": str(event.pop("event", ""))}
             shown = {key: _shown(key, value) for key, value in event.items() if key not in first}
             return self._line(first | shown | ({"exception": trace} if trace else {}))
         except Exception as error:
-            reason = f"{type(error).__name__} while a log line was written"
-            return self._line({"time": time.time(), "level": "error", "event": reason})
+            call = {"call": event["call"]} if isinstance(event.get("call"), str) else {}
+            return self._line(first | call | {"not_shown": type(error).__name__})
 
 
 def _traceback(error: Any) -> str:

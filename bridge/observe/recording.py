@@ -21,6 +21,7 @@ from ...codecs import wav
 HOLD = 5  # seconds behind the caller's clock until sound is final: replies and their voiding come within it
 WINDOW = 30  # seconds kept in memory at most, when the agent's sound lies far ahead of the caller's
 BEHIND = 30  # seconds that may wait for a slow disk before the recording gives up
+MODE = 0o640  # what a caller said is not for every user of the machine
 
 CALLER, AGENT = 0, 1
 _Op: TypeAlias = tuple[int, int, NDArray[np.int16] | None]  # side, position, sound; None voids from there on
@@ -120,6 +121,7 @@ class _Tape:
     def write(self, ops: list[_Op]) -> None:
         if self._wav is None:
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+            Path(self._path).touch(MODE)
             self._wav = wav.Writer(self._path, self._rate, 2)
         for side, at, pcm in ops:
             if pcm is None:

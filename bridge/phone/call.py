@@ -74,7 +74,7 @@ class Call:
     @property
     def seconds(self) -> float:
         """How long the stream has lasted on the caller's clock."""
-        return self.ticks / 50
+        return max(0, self.ticks - 1) / 50
 
     @property
     def spoken(self) -> Pcm:
@@ -87,9 +87,19 @@ class Call:
         return g711.decode(bytes(self.heard_bytes))
 
     @property
+    def problem(self) -> str:
+        """Why this was no good call, in one line. Empty for one that was put through, and its stream brought sound."""
+        if self.failure:
+            return self.failure
+        if not self.answered:
+            return f"the bridge did not take the call: {self.ended}"
+        if self.stream_ended and self.first_media is None:
+            return f"no sound came back before the stream ended: {self.stream_ended}"
+        return ""
+
+    @property
     def completed(self) -> bool:
-        """Whether the call went as a call should: put through, and if it had a stream, with sound on it."""
-        return self.answered and not self.failure and (not self.stream_ended or self.first_media is not None)
+        return not self.problem
 
 
 def audible_at(chunk: bytes) -> int | None:

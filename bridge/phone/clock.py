@@ -20,7 +20,6 @@ class Clock:
     """Ticks for calls. Every tick is at `start + n * 20 ms`; what was late is caught up, never moved."""
 
     def __init__(self) -> None:
-        self._origin = time.monotonic()
         self._phases: dict[int, dict[Tick, int]] = {}  # who ticks in a phase, and from which step on
         self._due: list[int] = []  # a heap of the next step of every phase in use
         self._timer: asyncio.TimerHandle | None = None
@@ -33,7 +32,7 @@ class Clock:
 
     def join(self, tick: Tick) -> float:
         """Call `tick(due)` every 20 ms from the time that is returned, which is the next free of 2 ms steps."""
-        first = math.ceil((self.now() - self._origin) / STEP)
+        first = math.ceil(self.now() / STEP)
         phase = first % PHASES
         if phase in self._phases:  # where its tick came early, this step is over
             first = max(first, *(step for step in self._due if step % PHASES == phase))
@@ -42,7 +41,7 @@ class Clock:
             heapq.heappush(self._due, first)
         self._phases[phase][tick] = first
         self._arm()
-        return self._origin + first * STEP
+        return first * STEP
 
     def leave(self, tick: Tick) -> None:
         for ticks in self._phases.values():
@@ -51,10 +50,10 @@ class Clock:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.at(self._origin + self._due[0] * STEP, self._run) if self._due else None
+        self._timer = self.at(self._due[0] * STEP, self._run) if self._due else None
 
     def _run(self) -> None:
-        reached = self.now() + EARLY - self._origin
+        reached = self.now() + EARLY
         while self._due and self._due[0] * STEP <= reached:
             step = self._due[0]
             ticks = self._phases[step % PHASES]
@@ -65,5 +64,5 @@ class Clock:
             heapq.heapreplace(self._due, step + PHASES)
             for tick, first in tuple(ticks.items()):
                 if step >= first:
-                    tick(self._origin + step * STEP)
+                    tick(step * STEP)
         self._arm()

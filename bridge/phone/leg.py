@@ -205,4 +205,5 @@ class Leg:
             self._ended.set_result(how)
 
     def _now(self) -> float:
-        return self._clock.now() - self._start
+        """Seconds of the stream; its clock begins a moment after its first message."""
+        return max(0.0, self._clock.now() - self._start)

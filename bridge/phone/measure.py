@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from .protocol import RATE
 from .sound import Pcm
@@ -95,7 +94,8 @@ def _find(sound: Pcm, heard: Pcm) -> int | None:
     """How far into `heard` the sound is, to the sample."""
     if len(heard) < len(sound):
         return None
-    template = _centred(sound)
+    template = sound.astype(np.float64) / 32768
+    template -= template.mean()
     signal = heard.astype(np.float64) / 32768
     size = 1 << (len(signal) + len(template)).bit_length()
     spectrum = np.fft.rfft(signal, size) * np.conj(np.fft.rfft(template, size))
@@ -107,8 +107,3 @@ def _find(sound: Pcm, heard: Pcm) -> int | None:
     likeness = product / np.sqrt(np.maximum(local, floor) * np.sum(np.square(template)))
     best = int(np.argmax(likeness))
     return best if likeness[best] >= ALIKE else None
-
-
-def _centred(sound: Pcm) -> npt.NDArray[np.float64]:
-    scaled = sound.astype(np.float64) / 32768
-    return scaled - scaled.mean()

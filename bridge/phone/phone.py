@@ -21,7 +21,7 @@ from .network import Network
 from .protocol import MediaStream, TwilioError, sid
 from .sound import Source, source
 from .twiml import Document, StreamNoun, Verb, parse, stream_error
-from .webhook import Webhooks
+from .webhook import Webhooks, reason
 from .websocket import WebSocket
 from .wire import Alter
 
@@ -66,13 +66,14 @@ class Phone:
         clock: Clock | None = None,
     ) -> None:
         self.record: Call | None = None  # of the call in progress, or of the last one
-        self._webhook, self._auth_token, self._public_url = webhook, auth_token, public_url
+        self._web = Webhooks(webhook, public_url, auth_token)
         self._method = method
         self._caller, self._number, self._account = caller, number, account_sid
         self._handset = Handset(source(sound), ear, network or Network(), alter)
         self._digits = check_digits(digits)
         self._form, self._parameters = form or {}, parameters or {}
         self._clock = clock or Clock()
+        self._seconds: float | None = None
         self._leg: Leg | None = None
         self._document_url = ""
         self._redirect: Document | None = None
@@ -81,13 +82,13 @@ class Phone:
         self._watchers: list[tuple[Callable[[Call], bool], asyncio.Future[Call]]] = []
 
     async def __aenter__(self) -> Phone:
-        self._web = Webhooks(self._webhook, self._public_url, self._auth_token)
+        await self._web.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._web.close()
+        await self._web.__aexit__(kind, error, trace)
 
     async def call(self, seconds: float | None = None, *, twiml: str | None = None) -> Call:
         """Dial, do what the bridge's TwiML says, and hang up `seconds` into the stream (None: let the bridge end).
@@ -167,7 +168,9 @@ class Phone:
         return self.record
 
     def _end(self, why: str) -> None:
-        self._call.ended = self._call.ended or why
+        if self.record is None:
+            return
+        self.record.ended = self.record.ended or why
         self._interrupted.set()
         if self._leg is not None:
             self._leg.leave(why)
@@ -214,7 +217,9 @@ class Phone:
         if answer.problem:
             raise self._failed(TwilioError(11200, answer.problem))
         if answer.status != 200:
-            raise self._failed(TwilioError(11200, f"{url} answers HTTP {answer.status}: {answer.text.strip()[:200]}"))
+            said = " ".join(answer.text.split())[:200]
+            hint = "; it may want requests signed with its Twilio auth token" if answer.status == 403 else ""
+            raise self._failed(TwilioError(11200, f"{url} answers HTTP {answer.status}: {said}{hint}"))
         if answer.type not in XML:
             raise self._failed(TwilioError(12300, f"{url} answers with {answer.type}, which is no TwiML"))
         return self._read(answer.text, url)
@@ -241,6 +246,7 @@ class Phone:
             following = await self._do(verbs.popleft())
             if self._redirect is not None:
                 following, self._redirect = self._redirect, None
+                self._interrupted.clear()
             if following is not None:
                 verbs = deque(following.verbs)
 
@@ -328,7 +334,7 @@ class Phone:
         except InvalidHandshake as error:
             return TwilioError(31920, f"{noun.url} does not open a WebSocket: {error}")
         except OSError as error:
-            return TwilioError(31902, f"nothing answers at {noun.url} ({error.strerror or error})")
+            return TwilioError(31902, f"nothing answers at {noun.url} ({reason(error)})")
 
     def _stream_event(self, noun: StreamNoun, event: str, error: str = "") -> None:
         if not noun.status_callback:

@@ -19,8 +19,7 @@ MOUTH, EAR = 150, 318  # where the lanes begin
 CHART, CHART_HEIGHT = 500, 96
 HEIGHT = CHART + CHART_HEIGHT + 36
 HEIGHT_WITHOUT_CHART = CHART - 20
-ROOM = 52  # pixels that "680 ms" takes
-MOST_LABELS = 24  # as many as can stand side by side without touching
+ROOM = 54  # pixels that "680 ms" and some air take
 
 STYLE = """
 text { font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1f2937; font-size: 13px }
@@ -158,15 +157,16 @@ class _Picture:
         if not self._delays:
             self._text(LEFT, (MOUTH + LANE + EAR) / 2 + 4, "small", "no echo of the caller was found in what was heard")
             return
-        every = -(-len(self._result.echoes) // MOST_LABELS)
-        for number, echo in enumerate(self._result.echoes):
+        free = 0.0  # where the next label has room
+        for echo in self._result.echoes:
             x1, top, bottom = self._x(echo.at / RATE), MOUTH + LANE + 6, EAR - 6
             if echo.delay_ms is None:
                 self._text(x1, top + 14, "small bad", "lost", "middle")
                 continue
             x2 = self._x((echo.at + (echo.delay or 0)) / RATE)
             self._line(x1, top, x2, bottom, "link")
-            if number % every == 0:
+            if x2 >= free:
+                free = x2 + ROOM
                 self._text(x2 + 6, bottom - 2, "delay", f"{echo.delay_ms:.0f} ms")
 
     def _chart(self) -> None:

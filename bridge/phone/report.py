@@ -72,13 +72,14 @@ class Result:
         }
 
     def _delay_data(self) -> dict[str, Any] | None:
-        if self.mouth_to_ear is None:
+        over_all = _figures(self.mouth_to_ear)
+        if over_all is None:
             return None
         return {
-            **_delays_data(self.mouth_to_ear),
+            **over_all,
             "sounds": len(self.echoes),
-            "at_first": _delays_data(delays(self.echoes, ends=AT_FIRST)),
-            "settled": _delays_data(delays(self.echoes, begins=SETTLED)),
+            "at_first": _figures(delays(self.echoes, ends=AT_FIRST)),
+            "settled": _figures(delays(self.echoes, begins=SETTLED)),
         }
 
 
@@ -93,7 +94,7 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
             "answered": sum(result.call.answered for result in results),
             "completed": sum(result.call.completed for result in results),
             "first_media_ms": round(float(np.median(first)), 1) if first else None,
-            "mouth_to_ear": _delays_data(delays(together)),
+            "mouth_to_ear": _figures(delays(together)),
             "underruns": sum(len(result.call.gaps) for result in results),
             "gap_ms": sum(result.gap_ms for result in results),
             "errors": dict(Counter(str(error.code) for result in results for error in result.call.errors)),
@@ -199,7 +200,7 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-def _delays_data(values: Delays | None) -> dict[str, Any] | None:
+def _figures(values: Delays | None) -> dict[str, Any] | None:
     if values is None:
         return None
     return {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -24,6 +26,11 @@ class Answer:
     problem: str = ""
 
 
+def reason(error: OSError) -> str:
+    """Why a connection failed, in the system's words; event loops put their own around them."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+
+
 class Webhooks:
     """Asks a bridge. `url` is where it really is; `public_url`, if given, is the origin (and path prefix) that the
     world knows it by, for which requests are signed."""
@@ -36,10 +43,17 @@ class Webhooks:
         self._here = origin
         self._outside = public_url.rstrip("/") or origin
         self._token = auth_token
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
+        self._session: aiohttp.ClientSession | None = None
         self.url = self._outside + url.removeprefix(origin)
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> Webhooks:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
         await self._session.close()
 
     def reach(self, url: str) -> str:
@@ -60,6 +74,7 @@ class Webhooks:
 
     async def ask(self, method: str, url: str, form: Mapping[str, str]) -> Answer:
         """Request `url` as Twilio does. Redirects are not followed; problems come back as an answer."""
+        assert self._session is not None
         if method.upper() == "GET":
             url += ("&" if "?" in url else "?") + urlencode(form)
             form = {}
@@ -79,7 +94,8 @@ class Webhooks:
             ) as response:
                 return Answer(response.status, response.content_type, await response.text())
         except aiohttp.ClientConnectorError as error:
-            return Answer(0, problem=f"nothing answers at {self._here} ({error.os_error.strerror or error.os_error})")
+            why = reason(error.os_error)
+            return Answer(0, problem=f"nothing answers at {self._here} ({why}); start the bridge with: make serve")
         except TimeoutError:
             return Answer(0, problem=f"no answer from {self._here} within {REQUEST_SECONDS:.0f} seconds")
         except (aiohttp.ClientError, UnicodeDecodeError) as error:

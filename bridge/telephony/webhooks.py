@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import cast
 
 from aiohttp import WSMsgType, web
 
@@ -19,6 +20,7 @@ from ..switchboard import End, Switchboard
 from . import signature, twiml
 
 CLOSE_LIMIT = 2.0  # seconds for a socket to close in good order; then it is cut
+FORM = "application/x-www-form-urlencoded"  # what Twilio posts
 OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 
 log = logs.get(line="twilio")
@@ -77,13 +79,12 @@ class Webhooks:
         params = await self._params(request)
         call, direction = params.get("CallSid", ""), params.get("Direction", "inbound")
         if not call:
-            raise web.HTTPBadRequest(text="the request names no CallSid\n")
-        number, caller = params.get("To", ""), params.get("From", "")
-        if direction.startswith("outbound"):
-            number, caller = caller, number
-            if self._settings.twilio.on_machine == "hangup" and _machine(params.get("AnsweredBy", "")):
-                log.info("a machine answered", call=call, to=caller)
-                return _twiml(twiml.hang_up())
+            raise auth.Denied(400, "the request names no CallSid")
+        number, caller = _ends(params)
+        machine = direction.startswith("outbound") and _machine(params.get("AnsweredBy", ""))
+        if machine and self._settings.twilio.on_machine == "hangup":
+            log.info("a machine answered", call=call, to=caller)
+            return _twiml(twiml.hang_up())
         settings = self._settings.for_number(number)
         try:
             ticket = self._board.admission.reserve(call, caller, number, direction)
@@ -107,7 +108,8 @@ class Webhooks:
             return _twiml(twiml.dial(transfer_to, self._settings.twilio.caller_id))
         if end == End.CALLER or (end and End(end).planned):
             return _twiml(twiml.hang_up())
-        return _twiml(twiml.failed(_failure(self._settings.for_number(params.get("To", "")))))
+        number, _ = _ends(params)
+        return _twiml(twiml.failed(_failure(self._settings.for_number(number))))
 
     async def status(self, request: web.Request) -> web.Response:
         """Callbacks about calls and streams."""
@@ -144,16 +146,13 @@ class Webhooks:
 
     async def _params(self, request: web.Request) -> Mapping[str, str]:
         """The request's parameters, once its sender is known to be Twilio, or this machine in open mode."""
-        # aiohttp gives a MultiDict of str for forms; files have no business here.
-        form = await request.post() if request.method == "POST" else {}
-        if any(not isinstance(value, str) for value in form.values()):
-            raise web.HTTPBadRequest(text="files are not taken here\n")
-        params: Mapping[str, str] = form if request.method == "POST" else request.query  # type: ignore[assignment]
+        form: Mapping[str, str] = await _form(request) if request.method == "POST" else {}
+        params = form if request.method == "POST" else request.query
         token = self._settings.twilio.auth_token.get_secret_value()
         if token:
             url = signature.public(self._base, request.raw_path)
             given = request.headers.get("X-Twilio-Signature", "")
-            if not signature.webhook_ok(token, url, form, given):  # type: ignore[arg-type]
+            if not signature.webhook_ok(token, url, form, given):
                 log.warning(
                     "webhook refused: the signature does not fit",
                     hashed_url=url,
@@ -180,6 +179,22 @@ class Webhooks:
             raise auth.Denied(403, "the handshake's signature does not fit")
         else:
             log.debug("stream handshake not signed for any known spelling of its URL", signed=bool(given))
+
+
+async def _form(request: web.Request) -> Mapping[str, str]:
+    """The fields of a form, repeated ones too. What is no form is its sender's fault."""
+    if request.body_exists and request.content_type != FORM:
+        raise auth.Denied(415, f"a body of type {request.content_type[:100]!r}; only {FORM} is taken here")
+    try:
+        return cast(Mapping[str, str], await request.post())  # files come only in the types that were refused
+    except (ValueError, LookupError) as error:
+        raise auth.Denied(400, f"the body is not a form: {error}") from None
+
+
+def _ends(params: Mapping[str, str]) -> tuple[str, str]:
+    """The number of ours that the call goes through, and the other side's."""
+    ours, theirs = params.get("To", ""), params.get("From", "")
+    return (theirs, ours) if params.get("Direction", "").startswith("outbound") else (ours, theirs)
 
 
 def _failure(settings: Calls) -> twiml.Failure:

@@ -1,0 +1,89 @@
+"""Cores with whims. The engine host is given them as `tests/cores.py:function`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from voice_bridge.engines.base import Ended, Event, Opening, Remember
+from voice_bridge.engines.echo import EchoCore
+
+HERE = Path(__file__)
+
+# What the first sample of a frame makes of a step.
+GOODBYE = 0.75  # the core ends the conversation
+CRASH = -0.75  # the step raises
+
+
+class Whims(EchoCore):
+    """An echo that reports all it is asked as `Remember`. A step takes `step` seconds, the first one `first` more."""
+
+    def __init__(self, slots: int, step: float = 0, first: float = 0) -> None:
+        super().__init__(slots)
+        self._step = step
+        self._first = first
+
+    def _tell(self, slot: int, text: str) -> None:
+        self._events.append((slot, Remember(text)))
+
+    def open(self, slot: int, opening: Opening) -> None:
+        if opening.persona == "nobody":
+            raise ValueError("nobody is not a persona")
+        super().open(slot, opening)
+        self._tell(slot, f"open {opening.call}")
+
+    def say(self, slot: int, id: int, text: str, interruptible: bool) -> None:
+        self._tell(slot, f"say {id} {text} {interruptible}")
+
+    def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
+        self._tell(slot, f"inject {id} {context} {how} {turn}")
+
+    def cancel(self, slot: int, id: int) -> None:
+        self._tell(slot, f"cancel {id}")
+
+    def played(self, slot: int, at: int) -> None:
+        self._tell(slot, f"played {at}")
+
+    def digit(self, slot: int, digit: str) -> None:
+        self._tell(slot, f"digit {digit}")
+
+    def launch(self, slots: Sequence[int], frames: NDArray[np.float32], at: Sequence[int]) -> list[tuple[int, Event]]:
+        time.sleep(self._step + self._first)
+        self._first = 0
+        if CRASH in frames[:, 0]:
+            raise RuntimeError("the device is gone")
+        ended: list[tuple[int, Event]] = [
+            (slot, Ended("goodbye")) for slot, frame in zip(slots, frames, strict=True) if frame[0] == GOODBYE
+        ]
+        return super().launch(slots, frames, at) + ended
+
+
+def whims(slots: int, step: float = 0, first: float = 0) -> Whims:
+    return Whims(slots, step, first)
+
+
+def unloadable(slots: int) -> Whims:
+    raise OSError("no weights in /nowhere")
+
+
+def vanishing(slots: int) -> Whims:
+    """Ends without a word, as when a library calls exit()."""
+    sys.exit(3)
+
+
+def chatty(slots: int, first: float = 0) -> Whims:
+    """Writes what a long download writes, which has no line ends, and then a line."""
+    print("loading" * 100_000, file=sys.stderr)
+    print("loaded the weights", file=sys.stderr)
+    return Whims(slots, first=first)
+
+
+def helped(slots: int) -> Whims:
+    """Has a process of its own that would outlive it, as compilers have."""
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    return Whims(slots)
