@@ -25,7 +25,14 @@ async def stream(request: web.Request) -> web.WebSocketResponse:
 def main() -> None:
     app = web.Application()
     app.add_routes([web.post("/twilio/voice", voice), web.get("/twilio/stream", stream)])
-    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None, loop=uvloop.new_event_loop())
+    web.run_app(
+        app,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        print=None,
+        access_log=None,
+        loop=uvloop.new_event_loop(),
+    )
 
 
 if __name__ == "__main__":

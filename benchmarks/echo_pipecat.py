@@ -67,5 +67,10 @@ async def stream(socket: WebSocket) -> None:
 
 if __name__ == "__main__":
     uvicorn.run(
-        app, host="127.0.0.1", port=int(sys.argv[1]), loop="uvloop", log_level="critical", ws_ping_interval=None
+        app,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        loop="uvloop",
+        log_level="critical",
+        ws_ping_interval=None,
     )

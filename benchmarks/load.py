@@ -31,7 +31,7 @@ JOINING = 16  # calls that begin in each 80 ms, so that a full house does not co
 TAIL = 25  # chunks after the window, so that its last replies come from a server still under load
 CHECK = 50  # chunks between two looks whether it is worth going on
 OWED = 6  # frames that every call waits for, on average, when the server has plainly lost (half a second)
-LATE = 0.5  # seconds that the generator may miss its own clock by; after that it measures itself
+LATE = 0.5  # seconds that it may miss its own clock by; after that it measures itself
 READ = 1 << 16
 TIMEOUT = 10.0  # seconds for a call to be put through
 
@@ -241,9 +241,10 @@ class Load:
         raise Stopped("the server does not read")
 
     def _check(self, due: float) -> None:
+        """Whether it is worth going on."""
         late = time.monotonic() - due
-        if late > LATE:
-            raise Stopped(f"the generator is {late:.1f} s behind its own clock")
+        if self._measuring and late > LATE:
+            raise Stopped(f"the load is {late:.1f} s behind its own clock")
         owed = sum(caller.asked - caller.answered for caller in self._callers)
         if self.plan.unit and owed * self.plan.unit > OWED * FRAME * len(self._callers):
             raise Stopped(f"the server owes {owed} replies")

@@ -24,8 +24,13 @@ async def place(webhook: str, calls: int, seconds: float) -> list[Call]:
         return list(await asyncio.gather(*(phone.call(seconds) for phone in phones)))
 
 
+def matched(call: Call) -> bool:
+    """Whether a reply came for each frame, so that they can be paired; the last one may still be on its way."""
+    return 0 <= (len(call.lateness) - 1) // FRAME - len(call.arrivals) <= 1
+
+
 def added(call: Call) -> list[float]:
-    """From the moment when a frame was complete at the bridge's door to the arrival of its reply, each in seconds.
+    """From the moment when a frame was complete at the bridge's door to the arrival of its reply, in seconds.
 
     A chunk leaves at the tick after it was spoken, and a reply is one message a frame.
     """
@@ -41,8 +46,8 @@ def report(calls: list[Call]) -> dict[str, object]:
     return {
         "calls": len(calls),
         "failed": [call.problem for call in calls if call.problem],
-        "missing": sum(max(0, (len(call.lateness) - 1) // FRAME - len(call.arrivals) - 1) for call in good),
-        "latency_ms": spread([latency for call in good for latency in added(call)]),
+        "unmatched": sum(not matched(call) for call in good),
+        "latency_ms": spread([latency for call in good if matched(call) for latency in added(call)]),
         "lateness_ms": spread([late for call in good for late in call.lateness]),
         "at_first_ms": early.median if early else None,
         "settled_ms": late.median if late else None,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,8 +99,8 @@ def running(server: Server, core: int | None = None, others: int | None = None) 
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "said").open("w+") as said:
         process = psutil.Popen(
             [*server.command, str(port)],
-            cwd=folder,  # no configuration of whoever runs this
-            env={**os.environ, **server.environment},
+            cwd=folder,  # as the environment, without the configuration of whoever runs this
+            env=_clean(os.environ) | server.environment,
             stdout=said,
             stderr=said,
         )
@@ -116,6 +116,10 @@ def running(server: Server, core: int | None = None, others: int | None = None) 
             yield replace(server, port=port, pids=pids)
         finally:
             _end(process)
+
+
+def _clean(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if not name.startswith(("VOICE_BRIDGE_", "TWILIO_"))}
 
 
 def _wait(process: psutil.Popen, port: int, path: str, said: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import socket
 from collections.abc import Callable
@@ -100,7 +101,7 @@ class Daemon:
         """Everything but the engine: health answers while the model loads, readiness stays red."""
         settings, loop = self.settings, asyncio.get_running_loop()
         server = settings.server
-        listener = self._bind(server.host, server.port, "server.port")
+        listener = self._bind(server.host, server.port, "server.host or server.port")
         self.port = listener.getsockname()[1]
         self._rest = self._open_rest()
         metrics = Metrics()
@@ -130,9 +131,9 @@ class Daemon:
         try:
             listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
-            raise StartFailed(
-                f"cannot listen on {host}:{port} ({error.strerror}); end what uses it or change {key}"
-            ) from None
+            why = str(error.strerror).partition(" (")[0]  # behind it the library repeats the address
+            remedy = f"end what uses it or change {key}" if error.errno == errno.EADDRINUSE else f"correct {key}"
+            raise StartFailed(f"cannot listen on {host}:{port} ({why}); {remedy}") from None
         self._stack.callback(listener.close)
         return listener
 
@@ -147,7 +148,10 @@ class Daemon:
         given = self.settings.twilio
         if not given.account_sid:
             return None
-        rest = Rest(given.account_sid, given.auth_token.get_secret_value(), given.api_url)
+        try:
+            rest = Rest(given.account_sid, given.auth_token.get_secret_value(), given.api_url)
+        except TelephonyError as error:
+            raise StartFailed(str(error)) from None
         self._stack.push_async_callback(rest.close)
         return rest
 

@@ -132,7 +132,8 @@ class Playout:
         assert self._base is not None
         late = base - self._base
         if now < self._learning_until:
-            # The sound met an empty peer, so what its marks take longer than itself is the way there and back.
+            # The sound met an empty peer, so what its marks take longer than itself is the way there and back,
+            # and the wait for the player's next tick: a margin that we leave it.
             self._trip = min(MOST_TRIP if self._trip is None else self._trip, base - self._soonest)
             self._base = self._soonest + self._trip
         elif late < LATE_MARK:

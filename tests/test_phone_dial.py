@@ -9,13 +9,14 @@ import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 from voice_bridge.bridge.cli.dial import dial as verb
-from voice_bridge.bridge.phone.sound import tone
+from voice_bridge.bridge.phone.sound import Microphone, tone
 from voice_bridge.codecs import g711, wav
 
 from tests.phone_bridge import Bridge, echo, serving
@@ -115,6 +116,7 @@ def test_a_call_that_is_only_spoken_to_is_a_good_call(bridge: Bridge) -> None:
         (["localhost:8080"], "is no address"),
         (["--mic", "--calls", "2"], "--mic is one call"),
         (["--wav", "missing.wav"], "does not exist"),
+        (["--record", "nowhere/call.wav"], "there is no folder nowhere"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anyone_is_called(arguments: list[str], words: str) -> None:
@@ -128,6 +130,25 @@ def test_a_missing_microphone_says_how_to_get_one(monkeypatch: pytest.MonkeyPatc
     result = run("--mic")
     assert result.exit_code == 2
     assert "pip install 'voice-bridge[talk]'" in " ".join(result.output.split())
+
+
+def test_the_microphone_is_the_mouth_and_the_speaker_the_ear(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = MagicMock()
+    monkeypatch.setitem(sys.modules, "sounddevice", device)
+    with Microphone() as microphone:
+        exchange = device.RawStream.call_args.kwargs["callback"]
+        said = np.arange(-8000, 8000, 100, dtype=np.int16)
+        speaker = bytearray(320)
+        microphone.ear(g711.encode(said[::-1]))
+        exchange(said.tobytes(), speaker, 160, None, None)
+        assert microphone.mouth(0) == g711.encode(said)
+        assert bytes(speaker) == g711.decode(g711.encode(said[::-1])).tobytes()
+        assert microphone.mouth(1) == b"\xff" * 160, "nothing new was said"
+        for number in range(10):
+            exchange(np.full(160, number * 1000, np.int16).tobytes(), speaker, 160, None, None)
+        oldest = g711.decode(microphone.mouth(2))[0]
+        assert oldest == pytest.approx(5000, rel=0.05), "what is over 100 ms old is left out"
+    device.RawStream.return_value.close.assert_called_once()
 
 
 def test_control_c_hangs_up_and_still_reports(bridge: Bridge) -> None:

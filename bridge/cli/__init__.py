@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .call import call
+from .dial import dial
 from .doctor import doctor
 from .hangup import hangup
 from .number import number
@@ -19,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for verb in (serve, call, doctor, status, hangup, number, token):
+for verb in (serve, dial, call, doctor, status, hangup, number, token):
     app.command()(verb)
 
 

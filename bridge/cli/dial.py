@@ -31,6 +31,18 @@ TONE_SECONDS = 15.0  # long enough for a call to settle, short enough to wait fo
 AFTER_WAV = 2.0  # seconds for the answer to what was said last
 REFRESH = 0.1  # seconds between two live lines
 
+WavFile = Annotated[Path | None, typer.Option("--wav", exists=True, dir_okay=False, help="Say this recording.")]
+Seconds = Annotated[
+    float | None, typer.Option(min=0.1, help="Hang up after so long: 15, or with --wav its length and 2 more.")
+]
+Stalls = Annotated[
+    list[str] | None, typer.Option(metavar="AT:FOR", help="Let nothing pass, in seconds. Can be repeated.")
+]
+AuthToken = Annotated[
+    str, typer.Option(envvar="TWILIO_AUTH_TOKEN", show_envvar=True, help="Sign requests as Twilio does.")
+]
+PublicUrl = Annotated[str, typer.Option(help="The bridge's configured public URL, for which requests are signed.")]
+
 
 @dataclass(frozen=True)
 class Line:
@@ -43,38 +55,28 @@ class Line:
 
 def dial(
     url: Annotated[str, typer.Argument(help="The bridge, or its voice webhook.")] = "http://127.0.0.1:8080",
-    wav_file: Annotated[
-        Path | None, typer.Option("--wav", exists=True, dir_okay=False, help="Say this recording.")
-    ] = None,
+    wav_file: WavFile = None,
     mic: Annotated[bool, typer.Option("--mic", help="Talk: the microphone and the speaker.")] = False,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="Hang up after so long: 15, or with --wav its length and 2 more.")
-    ] = None,
+    seconds: Seconds = None,
     record: Annotated[Path | None, typer.Option(help="Write a stereo WAV: caller left, heard right.")] = None,
     calls: Annotated[int, typer.Option(min=1, help="So many calls at once.")] = 1,
     digits: Annotated[str, typer.Option(help="Keys to press after a second; w waits half a second.")] = "",
     jitter: Annotated[float, typer.Option(metavar="MS", help="Delay each chunk by up to this.")] = 0.0,
     loss: Annotated[float, typer.Option(metavar="PERCENT", help="Lose this share of the chunks.")] = 0.0,
-    stall: Annotated[
-        list[str] | None, typer.Option(metavar="AT:FOR", help="Let nothing pass, in seconds. Can be repeated.")
-    ] = None,
+    stall: Stalls = None,
     caller: Annotated[str, typer.Option(help="Who calls; several calls count up from it.")] = "+15550100001",
     number: Annotated[str, typer.Option(help="Who is called.")] = "+15550100000",
     as_data: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw both sides into this SVG file.")] = None,
     get: Annotated[bool, typer.Option("--get", help="Ask the webhook by GET.")] = False,
-    auth_token: Annotated[
-        str, typer.Option(envvar="TWILIO_AUTH_TOKEN", show_envvar=True, help="Sign requests as Twilio does.")
-    ] = "",
-    public_url: Annotated[
-        str, typer.Option(help="The bridge's configured public URL, for which requests are signed.")
-    ] = "",
+    auth_token: AuthToken = "",
+    public_url: PublicUrl = "",
 ) -> None:
     """Call a bridge with the built-in phone, a strict double of Twilio. No account is needed.
 
-    It obeys the bridge's TwiML, talks and listens 20 ms at a time, and reports what
-    the caller heard: time to first audio, mouth to ear, underruns, gaps, and what
-    Twilio would have complained about.
+    It obeys the TwiML, talks and listens 20 ms at a time, and reports what was
+    heard: time to first audio, mouth to ear, underruns, gaps, and what Twilio
+    would have complained about.
 
     \b
     Examples:
@@ -87,6 +89,7 @@ def dial(
     """
     if mic and (calls > 1 or wav_file):
         raise typer.BadParameter("--mic is one call without --wav; leave the others out")
+    _check_folders(record, picture)
     try:
         network = Network(jitter, loss / 100, [_stall(text) for text in stall or []])
         line = _line(wav_file, mic, seconds)
@@ -188,6 +191,12 @@ def _microphone() -> Microphone:
         raise ValueError("--mic needs sounddevice; install it with: pip install 'voice-bridge[talk]'") from error
     except OSError as error:
         raise ValueError(f"--mic: {error}") from error
+
+
+def _check_folders(*files: Path | None) -> None:
+    for file in files:
+        if file and not file.absolute().parent.is_dir():
+            raise typer.BadParameter(f"{file} cannot be written: there is no folder {file.parent}")
 
 
 def _webhook(url: str) -> str:

@@ -26,9 +26,15 @@ def hangup(
       voice-bridge hangup all
     """
     settings = operator.settings(config)
-    calls = [call]
-    if call == "all":
-        calls = [live["call"] for live in operator.ask(settings, url, "GET", "/v1/calls")["calls"]]
-    for id in calls:
-        operator.ask(settings, url, "DELETE", f"/v1/calls/{quote(id, safe='')}")
-    typer.echo(json.dumps({"ended": calls}) if as_json else "\n".join(f"ended {id}" for id in calls) or "no calls")
+    if call != "all":
+        operator.ask(settings, url, "DELETE", _path(call))
+        ended = [call]
+    else:
+        live = [one["call"] for one in operator.ask(settings, url, "GET", "/v1/calls")["calls"]]
+        # Those that end by themselves meanwhile are no longer there.
+        ended = [id for id in live if operator.send(settings, url, "DELETE", _path(id))[0] < 400]
+    typer.echo(json.dumps({"ended": ended}) if as_json else "\n".join(f"ended {id}" for id in ended) or "no calls")
+
+
+def _path(call: str) -> str:
+    return f"/v1/calls/{quote(call, safe='')}"

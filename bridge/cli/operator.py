@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import urllib.error
 import urllib.request
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def fail(message: str) -> NoReturn:
-    typer.echo(f"voice-bridge: {message}", err=True)
+    typer.echo(f"voice-bridge: {' '.join(message.split())}", err=True)
     raise typer.Exit(1)
 
 
@@ -34,7 +34,15 @@ def settings(config: Path | None) -> Settings:
 
 
 def ask(given: Settings, url: str | None, method: str, path: str, body: object = None) -> Any:
-    """The bridge's answer; ends the program with one line when there is none."""
+    """The bridge's answer; ends the program with one line when there is none, or when it refuses."""
+    status, answer = send(given, url, method, path, body)
+    if status >= 400:
+        fail(answer["error"] if isinstance(answer, dict) and "error" in answer else f"the answer was HTTP {status}")
+    return answer
+
+
+def send(given: Settings, url: str | None, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    """The status and the JSON of what the bridge answers; ends the program with one line when none does."""
     base = url or _address(given)
     headers = {"Content-Type": "application/json"}
     secret = given.auth.secret.get_secret_value()
@@ -42,29 +50,28 @@ def ask(given: Settings, url: str | None, method: str, path: str, body: object =
         token = auth.mint(secret, given.auth.audience, "voice-bridge-cli", ("operator",), TOKEN_SECONDS)
         headers["Authorization"] = f"Bearer {token}"
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(base.rstrip("/") + path, data=data, headers=headers, method=method)
     try:
+        request = urllib.request.Request(base.rstrip("/") + path, data=data, headers=headers, method=method)
         # No proxy: the bridge is addressed directly, and a token goes along.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Refusals)
         with opener.open(request, timeout=TIMEOUT) as response:
             answer = response.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            fail(_said(error.read(), error.code))
-    except (OSError, ValueError) as error:
+            return response.status, json.loads(answer) if answer else None
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         fail(f"no bridge answers at {base} ({reason}); start one with `voice-bridge serve` or name it with --url")
-    return json.loads(answer) if answer else None
+
+
+class _Refusals(urllib.request.HTTPErrorProcessor):
+    """Answers that refuse are answers too."""
+
+    def http_response(self, request: urllib.request.Request, response: HTTPResponse) -> HTTPResponse:
+        return response
+
+    https_response = http_response
 
 
 def _address(given: Settings) -> str:
     host, port = given.server.admin_address or (given.server.host, given.server.port)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _said(answer: bytes, status: int) -> str:
-    try:
-        return str(json.loads(answer)["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"the bridge answered with status {status}"

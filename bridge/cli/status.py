@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from . import operator
@@ -40,9 +41,9 @@ def _table(calls: list[dict[str, Any]]) -> Table:
     for call in calls:
         minutes, seconds = divmod(int(call["seconds"]), 60)
         table.add_row(
-            call["call"],
-            call["caller"],
-            call["number"],
+            escape(call["call"]),
+            escape(call["caller"]),
+            escape(call["number"]),
             f"{minutes}:{seconds:02}",
             call["state"],
             f"{call['mouth_to_ear_ms']} ms",

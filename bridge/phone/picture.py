@@ -23,7 +23,7 @@ ROOM = 54  # pixels that "680 ms" and some air take
 
 STYLE = """
 text { font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1f2937; font-size: 13px }
-.paper { fill: #ffffff } .lane { fill: #f6f7f9 } .grid { stroke: #e3e6ea } .zero { stroke: #cfd4da }
+.paper { fill: #ffffff } .grid { stroke: #e3e6ea } .zero { stroke: #cfd4da }
 .title { font-size: 20px; font-weight: 600 } .big { font-size: 26px; font-weight: 600 }
 .small { fill: #6b7280; font-size: 12px } .name { font-weight: 600 }
 .mouth { fill: #2563eb } .ear { fill: #0d9488 }
@@ -32,7 +32,7 @@ text { font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-se
 .gap { fill: #dc2626; opacity: .28 } .bad { fill: #dc2626 } .lost { stroke: #dc2626 }
 @media (prefers-color-scheme: dark) {
 text { fill: #e5e7eb } .small { fill: #9ca3af }
-.paper { fill: #14171c } .lane { fill: #1b1f26 } .grid { stroke: #2b313a } .zero { stroke: #3b424d }
+.paper { fill: #14171c } .grid { stroke: #2b313a } .zero { stroke: #3b424d }
 .mouth { fill: #60a5fa } .ear { fill: #2dd4bf }
 .link { stroke: #fbbf24 } .dot { fill: #fbbf24 } .delay { fill: #fbbf24 } .median { stroke: #fbbf24 }
 .gap { fill: #f87171; opacity: .35 } .bad { fill: #f87171 } .lost { stroke: #f87171 }

@@ -1,0 +1,186 @@
+"""From the runs of a benchmark to the figures that matter.
+
+Processor time is that of the cheapest round, since whatever else a machine does only adds to it. Latency is the
+median of the rounds.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.table import Table
+
+Run = Mapping[str, Any]
+Runs = Mapping[str, Sequence[Run]]
+
+SIZES = (64, 200)
+CROWD = 100  # calls of the built-in phone at once
+LATE = 20.0  # milliseconds that the bridge may add, p99
+LOST = 0.001  # share of the replies that may be missing from a load that counts as held
+SHORT = 0.05  # and of the sound
+UNMATCHED = 1  # calls of the phone in which a reply is too few or too many, so that they cannot be paired
+CPU = 45.0  # microseconds of the bridge for each 20 ms of a call
+SHARE = {64: 15.0}  # per cent of a core
+TIMES = 4.0  # that pipecat takes more
+AT_FIRST, SETTLED = 150.0, 130.0  # milliseconds from mouth to ear
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    value: str
+    limit: str = ""
+    ok: bool | None = None
+
+
+def held(run: Run) -> bool:
+    """Whether the server kept up with its load."""
+    if run["stopped"]:
+        return False
+    if run["unit"]:
+        return bool(run["missing"] <= LOST * run["messages"] / run["unit"])
+    return bool(run["returned"] > 1 - SHORT)
+
+
+def in_time(run: Run) -> bool:
+    return held(run) and run["latency_ms"]["p99"] < LATE
+
+
+def rows(runs: Runs, search: Sequence[Run], phones: Mapping[str, Run]) -> list[Row]:
+    """Every figure that there are runs for."""
+    found: list[Row] = []
+    for calls in SIZES:
+        found += _cost(runs, calls)
+    for calls in SIZES:
+        found += _latency(runs[f"bridge {calls}"], calls)
+    if search:
+        found += _most(search)
+    for key, run in phones.items():
+        name, calls = key.split()
+        found += _crowd(run) if int(calls) > 1 else _mouth_to_ear(run, name)
+    return found
+
+
+def _cost(runs: Runs, calls: int) -> list[Row]:
+    what = f"processor time for 20 ms of a call, {calls} calls"
+    kept = [run for run in runs[f"bridge {calls}"] if held(run)]
+    if not kept:
+        return [_lost(what, runs[f"bridge {calls}"], ok=False)]
+    ours = min(kept, key=lambda run: run["cpu_us"]["bridge"])
+    used = ours["cpu_us"]["bridge"]
+    found = [
+        _row(what, used, "us", CPU),
+        _row(f"- in shares of a core, {calls} calls", ours["share"]["bridge"] * 100, "%", SHARE.get(calls)),
+        _row(f"- the engine process, {calls} calls", ours["cpu_us"]["engine"], "us"),
+    ]
+    for name in ("aiohttp", "pipecat"):
+        others = runs.get(f"{name} {calls}", ())
+        theirs = [run["cpu_us"][name] for run in others if held(run)]
+        if theirs:
+            found.append(_row(f"- {name}, {calls} calls", min(theirs), "us"))
+        elif others:
+            found.append(_lost(f"- {name}, {calls} calls", others))
+        if theirs and name == "pipecat":
+            times = min(theirs) / used
+            found.append(Row(f"- pipecat to ours, {calls} calls", f"{times:.1f}", f"{TIMES:g}", times >= TIMES))
+    return found
+
+
+def _latency(runs: Sequence[Run], calls: int) -> list[Row]:
+    what = f"latency that the bridge adds, p99, {calls} calls"
+    if not all(held(run) for run in runs):
+        return [_lost(what, runs, ok=False)]
+    return [
+        _row(what, median(run["latency_ms"]["p99"] for run in runs), "ms", LATE),
+        _row(f"- how late the load itself is, p99, {calls} calls", median(_late(run) for run in runs), "ms"),
+    ]
+
+
+def _most(search: Sequence[Run]) -> list[Row]:
+    what = f"most calls on one core, p99 under {LATE:g} ms"
+    good = [run for run in search if in_time(run)]
+    if not good:
+        return [_lost(what, search, ok=False)]
+    best = max(good, key=lambda run: run["calls"])
+    return [
+        Row(what, str(best["calls"])),
+        _row("- with them, latency that the bridge adds, p99", best["latency_ms"]["p99"], "ms"),
+        _row("- with them, how late the load itself is, p99", _late(best), "ms"),
+        _row("- with them, the bridge's share of its core", best["share"]["bridge"] * 100, "%"),
+        _row("- with them, the load's share of the other core", best["share"]["generator"] * 100, "%"),
+        _row("- with them, the engine's share of the other core", best["share"]["engine"] * 100, "%"),
+    ]
+
+
+def _crowd(run: Run) -> list[Row]:
+    what = f"latency that the bridge adds, p99, {CROWD} calls of the built-in phone beside it"
+    if _failed(run) or run["unmatched"] > UNMATCHED:
+        return [_lost(what, [run], ok=False)]
+    return [
+        _row(what, run["latency_ms"]["p99"], "ms", LATE),
+        _row("- how late the phone itself is, p99", _late(run), "ms"),
+    ]
+
+
+def _mouth_to_ear(run: Run, name: str) -> list[Row]:
+    ours = name == "bridge"
+    if _failed(run):
+        return [_lost(f"mouth to ear, {name}", [run], ok=False if ours else None)]
+    return [
+        _row(f"mouth to ear at first, median, {name}", run["at_first_ms"], "ms", AT_FIRST if ours else None),
+        _row(f"mouth to ear after 10 s, median, {name}", run["settled_ms"], "ms", SETTLED if ours else None),
+    ]
+
+
+def _late(run: Run) -> float:
+    late: float = run["lateness_ms"]["p99"]
+    return late
+
+
+def _failed(run: Run) -> str:
+    """Why a run is none, if so."""
+    return str(run.get("stopped") or "; ".join(run.get("failed", ())[:1]))
+
+
+def _row(what: str, value: float | None, unit: str, limit: float | None = None) -> Row:
+    if value is None:
+        return Row(what, "nothing heard", ok=None if limit is None else False)
+    shown = f"{value:#.3g}".rstrip(".") if value < 100 else f"{value:.0f}"
+    if limit is None:
+        return Row(what, f"{shown} {unit}")
+    return Row(what, f"{shown} {unit}", f"{limit:g} {unit}", value <= limit)
+
+
+def _lost(what: str, runs: Sequence[Run], ok: bool | None = None) -> Row:
+    why = next(filter(None, (_failed(run) for run in runs)), "replies are missing")
+    return Row(what, f"not held: {why}", ok=ok)
+
+
+def machine() -> str:
+    """Where and when, in a line."""
+    names = [line.partition(":")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    system = f"Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{datetime.now(UTC).date()}, {names[0].strip()}, {len(names)} cores, {system}"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    lines = [machine(), "", "| | measured | limit |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {row.what} | {row.value}{_verdict(row)} | {row.limit} |" for row in rows])
+
+
+def table(rows: Sequence[Row]) -> Table:
+    shown = Table("", "measured", "limit", title=machine(), title_style="")
+    for row in rows:
+        style = {True: "green", False: "bold red", None: ""}[row.ok]
+        shown.add_row(row.what, row.value, row.limit, style=style)
+    return shown
+
+
+def _verdict(row: Row) -> str:
+    return " (missed)" if row.ok is False else ""
