@@ -187,7 +187,7 @@ async def kills(count: int) -> dict[str, Any]:
 
 async def _back(engine: Any, restarts: int) -> None:
     """Return when the engine has been started once more and is ready."""
-    while engine.restarts == restarts or not engine.ready:
+    while engine.restarts == restarts or not engine.ready:  # noqa: ASYNC110 - no event of it is needed elsewhere
         await asyncio.sleep(0.01)
 
 

@@ -425,7 +425,7 @@ class Call:
             "seconds": round(self.seconds, 1),
             "engine": self.board.engine.name,
             "state": "engine lost" if self._lost_at is not None else "talking",
-            "lead_ms": round(self.playout.lead(self._now()) * 1000),
+            "lead_ms": round(self.playout.aim * 1000),
             "mouth_to_ear_ms": round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
             "frames": stats.frames,
             "underruns": self.playout.underruns,

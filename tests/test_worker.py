@@ -232,7 +232,7 @@ def test_slots_are_offered_only_as_far_as_a_step_fits_in_a_frame(daemon: Daemon)
     assert daemon.worker.health().offered == 3  # of 20 ms each in 64 ms
     daemon.core.step_time = lambda n: 0.001 * n  # type: ignore[method-assign]
     assert daemon.worker.health().offered == SLOTS
-    daemon.core.step_time = lambda n: 10.0  # type: ignore[method-assign]
+    daemon.core.step_time = lambda n: 10.0 / n  # type: ignore[method-assign]
     assert daemon.worker.health().offered == 1
 
 
@@ -278,6 +278,25 @@ def test_the_usual_step_is_measured_without_the_first(daemon: Daemon) -> None:
     daemon.core._first = 0.2
     daemon.worker.warm_up()
     assert daemon.worker.health().step_seconds < 0.1
+
+
+def test_the_usual_step_follows_what_steps_take(daemon: Daemon) -> None:
+    daemon.core._step = 0.02
+    daemon.open(1)
+    measured = []
+    for at in range(4):
+        daemon.frame(1, at)
+        daemon.turn()
+        measured.append(daemon.worker.health().step_seconds)
+    assert measured == sorted(measured)
+    assert measured[-1] > 0.005  # a third of the way from 0 to 20 ms
+
+
+def test_an_event_of_a_slot_that_nobody_has_goes_nowhere(daemon: Daemon) -> None:
+    daemon.open(1)
+    daemon.core._tell(3, "left over")
+    daemon.frame(1, 7)
+    assert [type(event) for _, event in daemon.reports()] == [Remember, Sound]
 
 
 def test_a_core_is_found_in_a_file_or_in_a_module() -> None:

@@ -93,20 +93,17 @@ def dial(
     try:
         network = Network(jitter, loss / 100, [_stall(text) for text in stall or []])
         line = _line(wav_file, mic, seconds)
-        options: dict[str, Any] = {
-            "auth_token": auth_token,
-            "public_url": public_url,
-            "method": "GET" if get else "POST",
-            "number": number,
-            "sound": line.mouth,
-            "ear": line.microphone.ear if line.microphone else None,
-            "digits": digits,
-            "clock": Clock(),
-        }
-        phones = [
-            Phone(_webhook(url), caller=_count_up(caller, n), network=replace(network, seed=n), **options)
-            for n in range(calls)
-        ]
+        phones = _phones(
+            _webhook(url),
+            [_count_up(caller, n) for n in range(calls)],
+            network,
+            line,
+            number=number,
+            digits=digits,
+            method="GET" if get else "POST",
+            auth_token=auth_token,
+            public_url=public_url,
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     with ExitStack() as stack:
@@ -114,6 +111,24 @@ def dial(
             stack.enter_context(line.microphone)
         finished = _run(_place(phones, line.seconds, live=not as_data and sys.stdout.isatty()))
     _report([Result.of(call) for call in finished], as_data=as_data, record=record, picture=picture)
+
+
+def _phones(url: str, callers: list[str], network: Network, line: Line, **options: Any) -> list[Phone]:
+    """A phone for every caller, each on a bad road of its own, all on one clock."""
+    clock = Clock()
+    ear = line.microphone.ear if line.microphone else None
+    return [
+        Phone(
+            url,
+            caller=caller,
+            network=replace(network, seed=seed),
+            sound=line.mouth,
+            ear=ear,
+            clock=clock,
+            **options,
+        )
+        for seed, caller in enumerate(callers)
+    ]
 
 
 def _report(results: list[Result], *, as_data: bool, record: Path | None, picture: Path | None) -> None:

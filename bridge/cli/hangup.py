@@ -12,7 +12,7 @@ from . import operator
 
 
 def hangup(
-    call: Annotated[str, typer.Argument(help="The call's id, as `voice-bridge status` shows it, or `all`.")],
+    call: Annotated[str, typer.Argument(help="The call's id or its end, as `voice-bridge status` shows it, or `all`.")],
     config: operator.Config = None,
     url: operator.Url = None,
     as_json: operator.Json = False,
@@ -21,18 +21,17 @@ def hangup(
 
     Examples:
 
-      voice-bridge hangup CA0123456789abcdef0123456789abcdef
+      voice-bridge hangup 3f9a1c
 
       voice-bridge hangup all
     """
     settings = operator.settings(config)
-    if call != "all":
-        operator.ask(settings, url, "DELETE", _path(call))
-        ended = [call]
-    else:
-        live = [one["call"] for one in operator.ask(settings, url, "GET", "/v1/calls")["calls"]]
-        # Those that end by themselves meanwhile are no longer there.
-        ended = [id for id in live if operator.send(settings, url, "DELETE", _path(id))[0] < 400]
+    live = [one["call"] for one in operator.ask(settings, url, "GET", "/v1/calls")["calls"]]
+    meant = [id for id in live if call == "all" or id.endswith(call)]
+    if call != "all" and len(meant) != 1:
+        operator.fail(f"{len(meant) or 'no'} live calls end in {call!r}; `voice-bridge status` lists them")
+    # A call that ends by itself meanwhile is no longer there.
+    ended = [id for id in meant if operator.send(settings, url, "DELETE", _path(id))[0] < 400]
     typer.echo(json.dumps({"ended": ended}) if as_json else "\n".join(f"ended {id}" for id in ended) or "no calls")
 
 

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from . import operator
 
+SHORT = 6  # characters of a call's id: enough to tell calls apart, and what the log shows of it
+
 
 def status(config: operator.Config = None, url: operator.Url = None, as_json: operator.Json = False) -> None:
     """Show the running bridge: its engine, its slots and its calls.
