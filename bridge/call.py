@@ -28,7 +28,6 @@ START_LIMIT = 5.0  # seconds; Twilio starts a stream within one, a stranger may 
 SLOW_READER = 2.0  # seconds that one message may take to leave; the slot is worth more than a stuck peer
 LOST_LIMIT = 20.0  # seconds without an engine after which the caller is told instead of kept
 RECORDING_CLOSE = 5.0  # seconds a disk may take for the last of a recording
-RECORDED_GAP = 0.015  # seconds; a smaller step in the estimate of the caller's player is no gap
 QUIET = 64  # of 32768 (-54 dBFS): below it a frame is a pause
 
 
@@ -62,6 +61,7 @@ class Call:
         self._recording: Recording | None = None
         self.recording_path: str | None = None
         self._recorded_to = 0  # where the agent's sound ends in it, on the caller's clock
+        self._recorded_breaks = 0  # of the playout, when that was looked up
         self._asked: deque[tuple[int, float]] = deque()  # frames without a reply: their clock, when handed over
         self._mouth = float("inf")  # when the caller spoke sample 0, by the loop's clock
         self._active_at = self.began
@@ -396,9 +396,9 @@ class Call:
     def _record_agent(self, pcm: NDArray[np.int16], now: float) -> None:
         """Lay our sound where the caller hears it; in one piece, but for a gap that the caller heard too."""
         if self._recording:
-            at = self._on_callers_clock(now + self.playout.lead(now)) - len(pcm)
-            if abs(at - self._recorded_to) > RECORDED_GAP * self.line.rate:
-                self._recorded_to = max(0, at)
+            if self._recorded_breaks != self.playout.breaks:
+                self._recorded_breaks = self.playout.breaks
+                self._recorded_to = max(0, self._on_callers_clock(now + self.playout.lead(now)) - len(pcm))
             self._recording.agent(pcm, self._recorded_to)
             self._recorded_to += len(pcm)
 

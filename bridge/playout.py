@@ -15,7 +15,8 @@ MOST_LEAD = 0.160  # more would be heard as slowness, worse than a rare gap
 TICK = 0.020  # players take sound in such pieces: silence goes in and out by whole ones, so that none is broken
 NEAR = 0.005  # a lead this close under the aim is at the aim: packets are never that punctual
 CALM = 5.0  # seconds without a gap after which a smaller lead is tried
-MOST_CALM = 80.0  # that wait doubles with every gap, up to this
+MOST_CALM = 80.0  # that wait doubles, up to this, each time that the smaller lead is soon too small
+SOON = 10.0  # seconds
 LATE_MARK = 0.015  # seconds; a peer that ran dry is late by whole ticks, a packet by less
 LATE_MARKS = 8  # that late in a row (600 ms): the peer ran dry; fewer are late packets
 SURPLUS = 0.080  # lead over the aim that is a backlog, not jitter
@@ -45,6 +46,7 @@ class Plan:
 class Playout:
     def __init__(self, rate: int) -> None:
         self.underruns = 0
+        self.breaks = 0  # times that the peer had nothing to play when sound came, the first one too
         self.recoveries = 0
         self.aim = FIRST_LEAD
         self._rate = rate
@@ -59,6 +61,7 @@ class Playout:
         self._marked_at = 0.0
         self._calm_since = 0.0
         self._calm = CALM
+        self._shrunk_at = -SOON
         self._surplus_since: float | None = None
         self._late: list[float] = []  # bases by the marks that are late, in a row
         self._answers: deque[tuple[int, int]] = deque(maxlen=MOST_ANSWERS)  # position, caller's clock that it answers
@@ -77,10 +80,11 @@ class Playout:
             self._start(now, plan)
         lead = self.lead(now) - (self._trip or 0.0)
         if lead < 0:
+            late = max(0.0, now - self._due)
             self._empty(now)
-            self._gap(now)
+            self._gap(now, late)
             # Sound that came too late is itself a lead for what follows in time.
-            plan.pad = self._whole_ticks(self.aim - max(0.0, now - self._due))
+            plan.pad = self._whole_ticks(self.aim - late)
         elif not plan.pad:
             self._shrink(now, lead, samples, silent, plan)
         self._sent += plan.pad + samples - plan.cut
@@ -121,6 +125,7 @@ class Playout:
 
     def _empty(self, now: float) -> None:
         """What is sent now meets a peer that has nothing to play."""
+        self.breaks += 1
         self._empty_at = self._sent
         self._soonest = now - self._sent / self._rate
         self._base = self._soonest + (self._trip or 0.0)
@@ -142,22 +147,25 @@ class Playout:
         else:
             self._late.append(base)
             if len(self._late) == LATE_MARKS:
+                self.breaks += 1
+                self._gap(now, min(self._late) - self._base)
                 self._base = min(self._late)
                 self._late.clear()
-                self._gap(now)
             self._settled_at = now + SETTLING
 
-    def _gap(self, now: float) -> None:
+    def _gap(self, now: float, late: float) -> None:
+        """The peer ran dry because sound came `late`. A stall that no lead can bridge says nothing about the lead."""
         self.underruns += 1
-        self.aim = min(MOST_LEAD, self.aim + TICK)
-        self._calm = min(MOST_CALM, self._calm * 2)
-        self._calm_since = now
         self._settled_at = now + SETTLING
+        if late <= MOST_LEAD:
+            self.aim = min(MOST_LEAD, self.aim + TICK)
+            self._calm = min(MOST_CALM, self._calm * 2) if now - self._shrunk_at < SOON else CALM
+            self._calm_since = now
 
     def _shrink(self, now: float, lead: float, samples: int, silent: bool, plan: Plan) -> None:
         if self.aim > LEAST_LEAD and now - self._calm_since > self._calm:
             self.aim = max(LEAST_LEAD, self.aim - TICK)
-            self._calm_since = now
+            self._calm_since = self._shrunk_at = now
         over = lead - self.aim
         if over < SURPLUS:
             self._surplus_since = None

@@ -129,7 +129,7 @@ async def test_status_shows_the_bridge_and_its_calls(bridge: Bridge, dial: Dial,
     [call] = daemon.board.calls
     busy = await cli("status", server=at(daemon))
     assert "1 in use" in busy.stdout
-    assert [word in busy.stdout for word in (call, THEIRS, OURS, "talking")] == [True] * 4
+    assert [word in busy.stdout for word in (f" {call[-6:]} ", THEIRS, OURS, "talking")] == [True] * 4
 
 
 async def test_status_speaks_json(bridge: Bridge, dial: Dial, cli: Cli) -> None:
@@ -264,9 +264,17 @@ async def test_hangup_all_does_not_stop_at_a_call_that_has_ended_meanwhile(cli: 
     assert (result.exit_code, result.stdout) == (0, "ended CA2\n")
 
 
-async def test_hangup_of_an_unknown_call_says_so(bridge: Bridge, cli: Cli) -> None:
-    daemon = await bridge()
-    assert "no live call 'CA/unknown?'" in one_line(await cli("hangup", "CA/unknown?", server=at(daemon)))
+async def test_hangup_takes_the_end_of_an_id_if_it_is_one_calls(bridge: Bridge, dial: Dial, cli: Cli) -> None:
+    daemon = await bridge(calls__max_per_caller=0)
+    for _ in range(2):
+        await dial(daemon)
+    meant, other = daemon.board.calls
+    assert "no live calls end in 'unknown'" in one_line(await cli("hangup", "unknown", server=at(daemon)))
+    assert "2 live calls end in ''" in one_line(await cli("hangup", "", server=at(daemon)))
+    finished = daemon.board.calls[meant].finished
+    assert (await cli("hangup", meant[-6:], server=at(daemon))).stdout == f"ended {meant}\n"
+    await finished
+    assert list(daemon.board.calls) == [other]
 
 
 # token

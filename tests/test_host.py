@@ -438,12 +438,13 @@ async def test_asking_while_the_engine_is_away_waits_for_nothing_and_breaks_noth
 async def test_a_call_may_talk_on_while_its_engine_dies() -> None:
     async with running() as engine:
         call = await begin(engine)
-        over = asyncio.create_task(over_a_loss(call))
+        lost = asyncio.create_task(until(call, Lost))
         os.kill(engine.child.pid, signal.SIGKILL)
-        while not over.done():
+        while not lost.done():
             call.send(frame(0), 0)
-            await asyncio.sleep(0)  # every round of the loop until it is back
+            await asyncio.sleep(0)  # in every round of the loop until it is known
         assert call.dropped > 0
+        assert await until(call, Back) == [Back()]
         await answer(call, 1)
 
 

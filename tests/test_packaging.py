@@ -39,9 +39,7 @@ def build(kind: str, tree: Path, out: Path) -> Path:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources: building leaves files behind."""
     copy = tmp_path_factory.mktemp("source") / "tree"
-    unwanted = shutil.ignore_patterns(
-        ".*", "__pycache__", "*.egg-info", "build", "dist", "recordings", "records"
-    )
+    unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "recordings", "records")
     return shutil.copytree(ROOT, copy, ignore=unwanted)
 
 

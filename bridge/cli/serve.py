@@ -44,6 +44,7 @@ def serve(
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(daemon.serve(settings, _announce))
     except (ConfigError, NoEngine, daemon.StartFailed) as error:
+        logs.flush()  # what was logged before comes before
         typer.echo(f"voice-bridge: {error}", err=True)
         raise typer.Exit(1) from None
 

@@ -43,7 +43,7 @@ def _table(calls: list[dict[str, Any]]) -> Table:
     for call in calls:
         minutes, seconds = divmod(int(call["seconds"]), 60)
         table.add_row(
-            escape(call["call"]),
+            escape(call["call"][-SHORT:]),
             escape(call["caller"]),
             escape(call["number"]),
             f"{minutes}:{seconds:02}",
