@@ -124,7 +124,7 @@ class Admission:
         if whole and len(tickets) >= whole:
             raise Refused("busy", f"calls.max_calls = {whole} is reached")
         limit = settings.max_calls
-        if settings is not self._settings.calls and limit and sum(t.number == number for t in tickets) >= limit:
+        if limit and sum(t.number == number for t in tickets) >= limit:
             raise Refused("number", f"max_calls = {limit} of {number} is reached")
         limit = settings.max_per_caller
         known = caller.startswith("+") and caller not in NAMELESS

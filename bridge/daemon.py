@@ -205,7 +205,7 @@ def _lost_sound(path: Path | None) -> NDArray[np.int16]:
 
 async def serve(settings: Settings, on_ready: Callable[[Daemon], None]) -> None:
     """Run the bridge until it is told to stop; raises `StartFailed` or `registry.NoEngine`."""
-    machine = hardware.detect()
+    machine = hardware.detect(api=settings.has_api)
     choice = registry.choose(settings.voice.engine, settings.voice.moshi.device, machine, settings.voice.endpoint)
     for note in settings.notes:
         log.warning(note)

@@ -71,7 +71,7 @@ async def test_a_reservation_that_nobody_comes_for_ends_by_itself(tmp_path: Path
 
 @turned
 async def test_a_stream_that_comes_after_its_time_is_refused_before_the_reaper_has_looked(tmp_path: Path) -> None:
-    async with bridge(tmp_path, slots=1, calls__reserve_seconds=0.3) as daemon:
+    async with bridge(tmp_path, slots=1, calls__max_calls=1, calls__reserve_seconds=0.3) as daemon:
         admission = daemon.board.admission
         ticket = reserve(admission, "CA1")
         await asyncio.sleep(0.3)

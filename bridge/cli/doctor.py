@@ -75,11 +75,11 @@ def examine(config: Path | None) -> tuple[Machine, list[Row]]:
     try:
         settings = load(config)
     except ConfigError as error:
-        machine = hardware.detect(api=_has_api(None))
+        machine = hardware.detect()
         remedy = "Correct it; what depends on it was not looked at."
         broken = Row("Configuration", "Settings", "problem", str(error), remedy)
         return machine, [*check_machine(machine), *check_python(machine), broken]
-    machine = hardware.detect(api=_has_api(settings))
+    machine = hardware.detect(api=settings.has_api)
     checks = (
         check_machine(machine),
         check_python(machine),
@@ -122,12 +122,6 @@ def _report(machine: Machine, rows: list[Row]) -> dict[str, Any]:
 
 def _starts(rows: list[Row]) -> bool:
     return all(row.state != "problem" for row in rows)
-
-
-def _has_api(settings: Settings | None) -> bool:
-    """Whether there is something elsewhere to fall back on."""
-    known = any(os.environ.get(name) for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"))
-    return known or bool(settings and settings.voice.endpoint)
 
 
 def _size(count: int) -> str:

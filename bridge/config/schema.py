@@ -268,6 +268,11 @@ class Settings(Section):
         return not (self.twilio.auth_token or self.auth.secret)
 
     @property
+    def has_api(self) -> bool:
+        """Whether there is something elsewhere to fall back on."""
+        return bool(self.voice.endpoint)
+
+    @property
     def notes(self) -> list[str]:
         """Lines for the start to print once: what is set and does nothing."""
         return ["voice.max_steps has no effect on calls; it limits `infer`"] if self.voice.max_steps else []
