@@ -200,7 +200,7 @@ class Call:
         self._mouth = min(self._mouth, now - (heard.at + FRAME) / RATE)
         self._asked.append((heard.at, now))
         self._conversation.send(heard.frame, heard.at)
-        if heard.pcm.max() > QUIET:
+        if np.maximum.reduce(heard.pcm) > QUIET:
             self._active_at = now
         if self._recording:
             self._recording.caller(heard.pcm, heard.at * self.line.rate // RATE)
@@ -253,7 +253,7 @@ class Call:
     async def _hand_over(self, pcm: NDArray[np.int16], answers: int | None = None) -> None:
         """Send sound the way the playout wants it."""
         now = self._now()
-        silent = not len(pcm) or (pcm.max() < QUIET and pcm.min() > -QUIET)
+        silent = not len(pcm) or (np.maximum.reduce(pcm) < QUIET and np.minimum.reduce(pcm) > -QUIET)
         if not silent:
             self._active_at = now
         self.stats.lead.observe(self.playout.lead(now))

@@ -31,6 +31,7 @@ from .switchboard import Switchboard
 from .telephony.rest import Rest, TelephonyError
 
 SHUTDOWN = 3.0  # seconds for requests that are under way when the port closes
+LINGER = 1.0  # seconds the port outlives the last call: Twilio still asks what comes after the stream
 TONE_SECONDS = 0.3  # the sound of a lost engine: short, so that the conversation is not in its way
 TONE_HERTZ = 440
 TONE_LEVEL = 0.1  # of full scale: heard, not startling
@@ -90,6 +91,8 @@ class Daemon:
         live = len(self.board.calls)
         log.info("draining", calls=live, limit_seconds=self.settings.server.drain_seconds)
         await self.board.drain(self.settings.server.drain_seconds)
+        if live:
+            await asyncio.sleep(LINGER)
 
     def _signalled(self) -> None:
         if self._stop.is_set():

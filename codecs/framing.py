@@ -48,7 +48,8 @@ class Framer:
 
     def push(self, data: bytes, at: int | None, now: float) -> None:
         """Take a chunk that began at `at` on the sender's clock, in the line's samples; None follows the last."""
-        self.fill_stall(now)  # who looks after us may look too late
+        if self._heard_when is not None and now - self._heard_when >= STALL:
+            self.fill_stall(now)  # who looks after us may look too late
         self._heard_when = now
         self._stalled = 0
         count = len(data) // self._width

@@ -23,7 +23,7 @@ PING = 0.25  # seconds between pings
 SILENCE = 1.0  # seconds without an answer that count as a hang, unless usual steps are slow
 SLOW_STEPS = 20  # times the usual step; a step that takes longer than this and `SILENCE` is a hang
 BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds before each restart in a row; the last one goes on
-HEALTHY = 60.0  # seconds of life after which the next crash counts as the first
+HEALTHY = 60.0  # seconds after it was ready after which the next crash counts as the first
 GRACE = 0.5  # seconds for a process that closed its end to exit by itself, so that its exit status is its own
 BUFFER = 1 << 21  # bytes of socket buffer each way: 250 frames, so that neither side waits for the other
 
@@ -68,6 +68,7 @@ class Child:
         self._first: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._silent = 0
+        self._up_at = float("inf")
 
     async def start(self) -> None:
         """Spawn it and wait until it is ready; raises `ChildFailed` if its first start fails."""
@@ -100,7 +101,7 @@ class Child:
         assert self._first
         failures = 0
         while True:
-            born = loop.time()
+            self._up_at = float("inf")
             try:
                 reason = await self._live()
             except OSError as error:  # no memory, no handles: there may be some later
@@ -110,7 +111,7 @@ class Child:
             if not self._first.done():
                 self._first.set_exception(ChildFailed(reason))
                 return
-            failures = 0 if loop.time() - born > HEALTHY else failures
+            failures = 0 if loop.time() - self._up_at > HEALTHY else failures
             wait = BACK_OFF[min(failures, len(BACK_OFF) - 1)]
             failures += 1
             log.error("engine process lost: %s; starting it again in %.1f s", reason, wait)
@@ -172,6 +173,7 @@ class Child:
             self._silent = 0
             self.health = msgspec.json.decode(packet.payload, type=wire.Health)
             if packet.kind == Kind.READY:
+                self._up_at = asyncio.get_running_loop().time()
                 self._owner.child_up(self.health)
                 if self._first and not self._first.done():
                     self._first.set_result(None)

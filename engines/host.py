@@ -10,10 +10,11 @@ from itertools import count
 import numpy as np
 
 from . import wire
-from .base import Back, Busy, Capacity, Ended, Event, Frame, Lease, Lost, Opening, Sound
+from .base import FRAME, Back, Busy, Capacity, Ended, Event, Frame, Lease, Lost, Opening, Sound
 from .child import Child
 from .wire import Kind, Packet
 
+LOSSES = 3  # engines in a row that a conversation may lose without a sound between: it may be what kills them
 QUEUE = 4  # frames of sound that may wait for a line that does not take them (320 ms); the oldest goes
 
 
@@ -45,9 +46,12 @@ class HostConversation:
         self._sounds = 0
         self._arrived: asyncio.Future[None] | None = None
         self._ended = False
+        self._losses = 0  # since the last sound
         self._ids = count(1)
 
     def send(self, frame: Frame, at: int) -> None:
+        if frame.shape != (FRAME,) or frame.dtype != np.float32:
+            raise ValueError(f"a frame is {FRAME} float32, not {frame.shape} of {frame.dtype}")
         child = self._engine.child
         if child.behind or not child.send(wire.pack(Kind.FRAME, self.id, at, frame.data.cast("B"))):
             self.dropped += 1
@@ -78,14 +82,21 @@ class HostConversation:
     def deliver(self, event: Event) -> None:
         if self._ended:
             return
+        self._losses += isinstance(event, Lost)
         self._ended = isinstance(event, Ended)
         if isinstance(event, Sound):
             self._sounds += 1
+            self._losses = 0
             if self._sounds > QUEUE:
                 self._drop_oldest_sound()
         self._events.append(event)
         if self._arrived and not self._arrived.done():
             self._arrived.set_result(None)
+
+    @property
+    def unlucky(self) -> bool:
+        """Whether the engine has gone down again and again before this conversation had a sound of it."""
+        return self._losses >= LOSSES
 
     async def close(self) -> None:
         if self._engine.conversations.pop(self.id, None):
@@ -174,8 +185,12 @@ class HostEngine:
 
     def child_up(self, health: wire.Health) -> None:
         for conversation in self._all():
-            conversation.begin()
-            conversation.deliver(Back())
+            if conversation.unlucky:
+                del self.conversations[conversation.id]
+                conversation.deliver(Ended(f"{LOSSES} engine processes in a row were lost"))
+            else:
+                conversation.begin()
+                conversation.deliver(Back())
 
     def child_down(self, back_in: float) -> None:
         self._back_in = back_in

@@ -442,6 +442,9 @@ async def test_serve_with_a_wrong_setting_is_one_line(cli: Cli) -> None:
     said = await refused("--config", config)
     assert "twilio.auth_token: needs twilio.account_sid" in said
     assert AUTH_TOKEN not in said
+
+
+async def test_serve_with_an_engine_that_is_not_there_is_one_line(cli: Cli) -> None:
     assert "no such engine yet" in await refused("--config", str(cli.configure()), "--engine", "cascade")
 
 

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from voice_bridge.codecs.framing import DEAD, FRAME, MAX_GAP, REPEATS, STALL, Framer
+from voice_bridge.codecs.framing import DEAD, FRAME, MAX_GAP, REPEATS, Framer
 
 RATE = 8000
 CHUNK = 160  # samples in the 20 ms that a message holds
 STEP = 640  # samples of the line in a frame
 LOOK = 0.08  # seconds between two looks for stalls
+STALL = 0.24
 
 
 def sound(start: int, samples: int = CHUNK) -> bytes:

@@ -410,6 +410,32 @@ async def test_a_core_that_raises_is_a_crash_with_its_words_in_the_log(
         assert "engine process lost: it ended (exit status 1); starting it again in 0.0 s" in caplog.text
 
 
+async def test_a_conversation_that_loses_three_engines_without_a_sound_between_is_given_up(
+    quick_restarts: tuple[float, ...],
+) -> None:
+    async with running() as engine:
+        poison, other = await begin(engine), await begin(engine)
+        for _ in range(2):
+            poison.send(frame(CRASH), 0)
+            await over_a_loss(poison)
+            await over_a_loss(other)
+            await answer(other, 0)
+        poison.send(frame(CRASH), 0)
+        assert await rest(poison) == [Lost(quick_restarts[2]), Ended("3 engine processes in a row were lost")]
+        await over_a_loss(other)
+        await answer(other, 0)
+        assert engine.capacity().used == 1
+
+
+async def test_a_frame_of_another_shape_is_refused_before_it_can_harm_other_calls() -> None:
+    async with running() as engine:
+        call = await begin(engine)
+        for wrong in (np.zeros(FRAME - 1, np.float32), np.zeros(FRAME), np.zeros((1, FRAME), np.float32)):
+            with pytest.raises(ValueError, match="a frame is 1920 float32"):
+                call.send(wrong, 0)
+        await answer(call, 0)
+
+
 async def test_asking_while_the_engine_is_away_waits_for_nothing_and_breaks_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

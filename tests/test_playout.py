@@ -321,15 +321,16 @@ def test_without_a_pause_a_backlog_is_cut_away_once(cause: str, stall: float, ou
     assert 0 < world.player.lost <= (stall + 0.1) * RATE
 
 
-@pytest.mark.parametrize("stall", [0.3, 1.0])
+@pytest.mark.parametrize("stall", [0.3, 0.8, 1.0])
 def test_a_stall_at_the_very_start_leaves_no_more_delay_than_a_slow_network(stall: float) -> None:
     world = World(silent=pauses, stalls=[(0.1, stall)]).run(20)
     assert max(world.lead(0.1 + stall + 5)) <= 0.35 + 0.06
     assert world.player.lost == 0
 
 
-def test_a_stall_right_after_a_flush_is_made_up() -> None:
-    world = World(silent=pauses, stalls=[(5.03, 1.0)])
+@pytest.mark.parametrize("stall", [0.3, 0.8, 1.0])
+def test_a_stall_right_after_a_flush_is_made_up(stall: float) -> None:
+    world = World(silent=pauses, stalls=[(5.03, stall)])
     world.run(5.0).flush()
     world.run(20)
     assert max(world.lead(11)) <= 0.1
@@ -428,6 +429,18 @@ def test_the_lead_as_seen_from_here_lasts_until_all_is_heard_and_reported(out: f
     heard = out + world.player.lead(world.now) + back
     unheard_of = sum(0.08 for at, _ in world.plans if at + out > world.now)
     assert world.playout.lead(START + world.now) == pytest.approx(heard - out + unheard_of, abs=0.02)
+
+
+def test_a_mark_may_be_late_by_chance_but_never_early() -> None:
+    playout, leads = Playout(RATE), []
+    for n in range(200):
+        now = START + n * 0.08
+        playout.plan(now, FRAME, False)
+        late = 0.01 if 50 <= n < 150 else 0.0
+        playout.played((n + 1) * FRAME, now + 0.05 + late)
+        leads.append(playout.lead(now + 0.08))
+    assert leads[30] < leads[140] < leads[30] + 0.01
+    assert leads[150] == pytest.approx(leads[30])
 
 
 def test_before_the_first_sound_there_is_no_lead() -> None:

@@ -377,8 +377,9 @@ async def test_a_live_call_that_twilio_calls_over_is_ended(
     await twilio.post("/twilio/status", form(call.id, CallStatus="in-progress"))
     assert not call.over.done()
     await twilio.post("/twilio/status", form(call.id, CallStatus="completed"))
-    assert await call.over == End.CALLER
-    await call.finished
+    async with asyncio.timeout(5):
+        assert await call.over == End.CALLER
+        await call.finished
     assert daemon.engine.capacity().used == 0
     await phone.until(lambda record: bool(record.stream_ended))
 
