@@ -101,6 +101,16 @@ class Admission:
         if ticket and not ticket.live:
             self._remove(ticket)
 
+    @property
+    def expected(self) -> int:
+        """Calls that have a slot reserved and are not connected yet."""
+        return sum(not ticket.live for ticket in self._tickets.values())
+
+    def expect_nobody(self) -> None:
+        """Give up every reservation."""
+        for ticket in [t for t in self._tickets.values() if not t.live]:
+            self._remove(ticket)
+
     def end_of(self, call: str) -> str:
         """How a call ended, once; empty when it is not known."""
         return self._ends.pop(call, "")

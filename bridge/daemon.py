@@ -206,8 +206,17 @@ def _lost_sound(path: Path | None) -> NDArray[np.int16]:
     return tone.astype(np.int16)
 
 
+def _end_quietly_while_starting() -> None:
+    """Until `Daemon.run` minds the signals itself, they end whatever the start is at."""
+    task = asyncio.current_task()
+    assert task
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
 async def serve(settings: Settings, on_ready: Callable[[Daemon], None]) -> None:
     """Run the bridge until it is told to stop; raises `StartFailed` or `registry.NoEngine`."""
+    _end_quietly_while_starting()
     machine = hardware.detect(api=settings.has_api)
     choice = registry.choose(settings.voice.engine, settings.voice.moshi.device, machine, settings.voice.endpoint)
     for note in settings.notes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -70,15 +71,15 @@ class Switchboard:
     calls: dict[str, Call] = field(default_factory=dict)
 
     async def drain(self, limit: float) -> None:
-        """Let no one in, wait up to `limit` seconds for the calls that live, then end the rest."""
+        """Let no one in, wait up to `limit` seconds for the calls that live or are expected, then end the rest."""
         self.admission.draining = True
-        over = [call.over for call in self.calls.values()]
-        if over:
-            await asyncio.wait(over, timeout=limit)
-        finished = [call.finished for call in self.calls.values()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while self.calls or self.admission.expected:
+                    await asyncio.sleep(WATCH)
         self.cut()
-        if finished:
-            await asyncio.wait(finished, timeout=FAREWELL * 2)
+        if self.calls:
+            await asyncio.wait([call.finished for call in self.calls.values()], timeout=FAREWELL * 2)
 
     async def watch(self) -> None:
         """Look at every call every 80 ms, as long as the bridge runs."""
@@ -93,5 +94,7 @@ class Switchboard:
                     call.look(now)
 
     def cut(self) -> None:
+        """End every call now, those that were promised a slot too."""
+        self.admission.expect_nobody()
         for call in list(self.calls.values()):
             call.end(End.DRAIN)

@@ -18,6 +18,7 @@ from .switchboard import End, Switchboard
 from .telephony.rest import Rest, TelephonyError
 from .telephony.webhooks import Webhooks
 
+BODY_LIMIT = 10.0  # seconds for a body to come; Twilio's are one packet
 MAX_BODY = 64 * 1024  # bytes; Twilio's largest form is a few
 MAX_DIGITS = 64  # keys; ten seconds of tones, during which the agent is not heard
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -110,6 +111,8 @@ class Operator:
 
     async def place(self, request: web.Request) -> web.Response:
         wanted = await _body(request, PlaceCall)
+        if wanted.machine_detection and wanted.send_digits:
+            raise auth.Denied(400, "Twilio detects no machines in a call that sends digits: leave out one of the two")
         if self._rest is None:
             raise auth.Denied(409, "placing calls needs twilio.account_sid and twilio.auth_token")
         sid = await self._rest.place(
@@ -200,6 +203,7 @@ def _app(*routes: list[web.RouteDef]) -> web.Application:
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """What went wrong, in one line of JSON; a fault of ours with its traceback in the log."""
     try:
+        await _read_body(request)
         return await handler(request)
     except auth.Denied as denied:
         if denied.status in (401, 403):
@@ -218,6 +222,16 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         log.exception("a fault of ours while answering a request", path=request.path)
         return _error(500, "a fault of the bridge; its log says more")
+
+
+async def _read_body(request: web.Request) -> None:
+    """Take in the body, which the request then keeps; a sender who never finishes it may not hold a handler."""
+    if request.can_read_body:
+        try:
+            async with asyncio.timeout(BODY_LIMIT):
+                await request.read()
+        except TimeoutError:
+            raise auth.Denied(408, f"the body did not come within {BODY_LIMIT:.0f} s") from None
 
 
 def _error(status: int, message: str) -> web.Response:

@@ -438,10 +438,9 @@ async def refused(*words: str, **env: str) -> str:
 
 
 async def test_serve_with_a_wrong_setting_is_one_line(cli: Cli) -> None:
-    config = str(cli.configure(twilio={"auth_token": AUTH_TOKEN}))
+    config = str(cli.configure(twilio={"account_sid": ACCOUNT_SID}))
     said = await refused("--config", config)
-    assert "twilio.auth_token: needs twilio.account_sid" in said
-    assert AUTH_TOKEN not in said
+    assert "twilio.account_sid: needs twilio.auth_token" in said
 
 
 async def test_serve_with_an_engine_that_is_not_there_is_one_line(cli: Cli) -> None:

@@ -203,8 +203,11 @@ def check_doors(settings: Settings) -> Iterator[Row]:
     if server.admin_address:
         yield check_address("Admin", *server.admin_address, "server.admin", "server.admin")
     yield check_public_url(server.public_url, bool(twilio.auth_token))
-    if twilio.auth_token:
+    if twilio.account_sid:
         yield Row("Doors", "Twilio", "ok", "Account SID and auth token are set")
+    elif twilio.auth_token:
+        text = "auth token without account SID: calls are answered, none are placed"
+        yield Row("Doors", "Twilio", "note", text, "Set TWILIO_ACCOUNT_SID to place calls and set up numbers.")
     else:
         remedy = "Set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN to answer telephone calls."
         yield Row("Doors", "Twilio", "note", "no credentials: no telephone calls", remedy)

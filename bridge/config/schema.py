@@ -295,8 +295,6 @@ class Settings(Section):
             )
         if account and not token:
             raise Clash(("twilio", "account_sid"), "needs twilio.auth_token: set it too (or TWILIO_AUTH_TOKEN)")
-        if token and not account:
-            raise Clash(("twilio", "auth_token"), "needs twilio.account_sid: set it too (or TWILIO_ACCOUNT_SID)")
         if self.voice.engine == "moshi-cloud" and not self.voice.endpoint:
             asked = ("provider",) if self.voice.provider == "moshi-cloud" else ("moshi", "device")
             raise Clash(("voice", *asked), "needs voice.endpoint: set it, as wss://gpu.example.com")

@@ -26,6 +26,7 @@ from queue import SimpleQueue
 from typing import Any, Literal, TypeAlias, get_args
 
 import structlog
+from aiohttp.http_exceptions import BadHttpMessage
 from structlog.typing import FilteringBoundLogger
 
 Format: TypeAlias = Literal["auto", "console", "json"]
@@ -77,7 +78,17 @@ def configure(format: Format = "auto", level: str = "info") -> None:
     for handler in [h for h in root.handlers if isinstance(h, _Handler)]:
         root.removeHandler(handler)
     root.addHandler(_Handler(render, max(LEVELS[level], logging.WARNING)))
+    logging.getLogger("aiohttp.server").addFilter(_peers_fault)
     logging.getLogger("aiohttp.access").disabled = True  # a line for every request says nothing about a call
+
+
+def _peers_fault(record: logging.LogRecord) -> bool:
+    """A request that is no HTTP is its sender's fault: no traceback, or any scanner could fill the log."""
+    if record.exc_info and isinstance(record.exc_info[1], BadHttpMessage):
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg, record.args = f"no HTTP request: {type(record.exc_info[1]).__name__}", ()
+        record.exc_info = None
+    return True
 
 
 def get(**bound: Any) -> Logger:
