@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 import uvloop
 from load import FRAME, spread
+
 from voice_bridge.bridge.phone import Call, Clock, Phone, tone
 from voice_bridge.bridge.phone.clock import TICK
 from voice_bridge.bridge.phone.measure import AT_FIRST, SETTLED, delays, echoes

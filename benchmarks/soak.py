@@ -25,14 +25,13 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last, so that our folders hide nothing of the standard library's
 
+from tests.turned import TurnedLoop, bridge, phone  # noqa: E402
 from voice_bridge.bridge.config import load  # noqa: E402
 from voice_bridge.bridge.daemon import Daemon  # noqa: E402
 from voice_bridge.bridge.observe import logs  # noqa: E402
 from voice_bridge.bridge.phone import Phone  # noqa: E402
 from voice_bridge.bridge.phone.clock import Clock  # noqa: E402
 from voice_bridge.engines import registry  # noqa: E402
-
-from tests.turned import TurnedLoop, bridge, phone  # noqa: E402
 
 BURST = (np.sin(np.arange(400) * 0.5) * 8000).astype(np.int16)
 EVERY = 8000  # samples between bursts

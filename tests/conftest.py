@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import aiohttp
 import pytest
 from structlog.testing import capture_logs
+
 from voice_bridge.bridge.config import load
 from voice_bridge.bridge.daemon import Daemon
 from voice_bridge.bridge.phone import Phone

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from voice_bridge.engines.base import Ended, Event, Opening, Remember
 from voice_bridge.engines.echo import EchoCore
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+
 from voice_bridge.bridge.phone import Call, Phone
 
 STREAM = '<Stream url="{stream}"/>'

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from voice_bridge.bridge.admission import REAP, REMEMBERED, Admission, Refused, Ticket
-from voice_bridge.bridge.daemon import Daemon
 
 from tests.turned import bridge, turned
+from voice_bridge.bridge.admission import REAP, REMEMBERED, Admission, Refused, Ticket
+from voice_bridge.bridge.daemon import Daemon
 
 CALLER = "+15550100001"
 OURS = "+15550100000"

@@ -8,6 +8,7 @@ from typing import Any
 import jwt
 import pytest
 from multidict import CIMultiDict
+
 from voice_bridge.bridge import auth
 from voice_bridge.bridge.auth import Denied, check, check_local, check_origin, mint
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from tests.turned import InlineChild, bridge, phone, turned
 from voice_bridge.bridge.daemon import Daemon
 from voice_bridge.bridge.phone.call import Call
 from voice_bridge.bridge.phone.network import Network
 from voice_bridge.codecs import dtmf, g711
 from voice_bridge.codecs.resample import Down, Up
-
-from tests.turned import InlineChild, bridge, phone, turned
 
 TICK = 160
 APOLOGY = "Say: Sorry, something went wrong. Please call again later."

@@ -17,12 +17,12 @@ import aiohttp
 import jwt
 import pytest
 from typer.testing import CliRunner, Result
-from voice_bridge.bridge.cli import app
-from voice_bridge.bridge.daemon import Daemon
-from voice_bridge.bridge.phone import Phone
 
 from tests.conftest import Bridge, Dial, LogLines
 from tests.twilio_rest import ACCOUNT_SID, AUTH_TOKEN, TwilioRest, refusal
+from voice_bridge.bridge.cli import app
+from voice_bridge.bridge.daemon import Daemon
+from voice_bridge.bridge.phone import Phone
 
 SECRET = "not-a-real-secret-but-long-enough"
 OURS = "+15550100000"
@@ -425,12 +425,12 @@ async def serving(config: Path, **env: str) -> AsyncIterator[Served]:
             await served.process.communicate()
 
 
-async def refused(*words: str, **env: str) -> str:
+async def refused(*words: str, status: int = 2, **env: str) -> str:
     """What a bridge that does not start has said: one line."""
     process = await start(*words, **env)
     async with asyncio.timeout(SOON):
         out, error = await process.communicate()
-    assert (process.returncode, out) == (1, b"")
+    assert (process.returncode, out) == (status, b"")
     *log, last = error.decode().splitlines()
     assert [json.loads(line)["level"] for line in log] in ([], ["info"])
     assert last.startswith("voice-bridge: ")
@@ -450,7 +450,7 @@ async def test_serve_with_an_engine_that_is_not_there_is_one_line(cli: Cli) -> N
 async def test_serve_on_a_port_in_use_is_one_line(cli: Cli) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = await refused("--config", str(cli.configure()), "--port", str(port))
+        said = await refused("--config", str(cli.configure()), "--port", str(port), status=1)
     assert said == (
         f"voice-bridge: cannot listen on 127.0.0.1:{port} (Address already in use);"
         " end what uses it or change server.host or server.port"
@@ -459,7 +459,7 @@ async def test_serve_on_a_port_in_use_is_one_line(cli: Cli) -> None:
 
 async def test_serve_on_an_address_of_nobody_is_one_line(cli: Cli) -> None:
     config = str(cli.configure(auth={"secret": SECRET}))
-    said = await refused("--config", config, "--host", "host.invalid", "--port", "0")
+    said = await refused("--config", config, "--host", "host.invalid", "--port", "0", status=1)
     assert said.startswith("voice-bridge: cannot listen on host.invalid:0 (")
     assert said.endswith("); correct server.host or server.port")
 

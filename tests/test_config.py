@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
+
 from voice_bridge.bridge.config import ConfigError, Settings, is_loopback, load
 from voice_bridge.bridge.config.load import CONFIG_VARIABLE
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
+
 from voice_bridge.bridge.config import Number, Settings, load
 from voice_bridge.bridge.config.load import CONFIG_VARIABLE, KEYS, VARIABLES, Key
 

@@ -15,6 +15,7 @@ import pytest
 import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
+
 from voice_bridge.bridge.cli.doctor import (
     Row,
     check_address,

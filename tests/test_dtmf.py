@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from voice_bridge.codecs import dtmf, g711
 
 KEYS = "123A456B789C*0#D"

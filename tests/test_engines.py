@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 import pytest_asyncio
+
 from voice_bridge.engines import registry
 from voice_bridge.engines.base import (
     FRAME,

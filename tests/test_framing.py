@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from voice_bridge.codecs.framing import DEAD, FRAME, MAX_GAP, REPEATS, Framer
 
 RATE = 8000

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+
 from voice_bridge.codecs import g711
 
 audioop = importlib.import_module("audioop")  # after g711, which keeps its deprecation quiet

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from voice_bridge.engines import hardware
 from voice_bridge.engines.hardware import GB, GIB, MIB, Gpu, Host, Machine, detect, tier
 

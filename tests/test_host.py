@@ -16,6 +16,8 @@ import numpy as np
 import psutil
 import pytest
 import uvloop
+
+from tests.cores import CRASH, GOODBYE, HERE
 from voice_bridge.engines import child, wire
 from voice_bridge.engines.base import (
     FRAME,
@@ -33,8 +35,6 @@ from voice_bridge.engines.child import BUFFER, ChildFailed
 from voice_bridge.engines.host import QUEUE, HostConversation, HostEngine
 from voice_bridge.engines.wire import Kind
 from voice_bridge.engines.worker import QUEUE as WAITING
-
-from tests.cores import CRASH, GOODBYE, HERE
 
 LIMIT = 10  # seconds for anything that an engine does; only a broken one needs them
 ECHO = "voice_bridge.engines.echo:core"

@@ -16,6 +16,7 @@ import typer
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name as canonical
 from typer.testing import CliRunner
+
 from voice_bridge.bridge.cli import app
 from voice_bridge.bridge.config import Settings
 from voice_bridge.bridge.config.load import FAMILIAR, KEYS, VARIABLES

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+
 from voice_bridge.bridge.lines import twilio
 from voice_bridge.bridge.lines.base import Digit, Heard, In, Out, Played, ProtocolError, Started, Stopped
 from voice_bridge.bridge.lines.twilio import MAX_CHUNK, MAX_MESSAGE, TOLERATED, State, TwilioLine

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 import numpy as np
 import pytest
+
 from tests.conftest import Bridge
 from voice_bridge.bridge.phone import Phone
 from voice_bridge.bridge.phone.call import Call
@@ -49,9 +50,7 @@ async def test_two_hundred_at_the_door_for_ten(bridge: Bridge) -> None:
     daemon = await bridge(slots=10)
     async with AsyncExitStack() as stack:
         phones = [
-            await stack.enter_async_context(
-                Phone(daemon.url + "/twilio/voice", sound=TONE, caller=f"+1555{number:07}")
-            )
+            await stack.enter_async_context(Phone(daemon.url + "/twilio/voice", sound=TONE, caller=f"+1555{number:07}"))
             for number in range(200)
         ]
         calls = await asyncio.gather(*(one.call(seconds=2) for one in phones))

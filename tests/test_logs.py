@@ -12,6 +12,7 @@ import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from voice_bridge.bridge.observe import logs
 
 Lines = Callable[[], list[str]]

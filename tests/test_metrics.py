@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+
 from voice_bridge.bridge.observe import metrics as module
 from voice_bridge.bridge.observe.metrics import BOUNDS, Histogram, Metrics
 

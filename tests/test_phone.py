@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from aiohttp import WSCloseCode
 from twilio.request_validator import RequestValidator
+
+from tests.phone_bridge import CONNECT, STREAM, Line, calling, dial, echo, serving
 from voice_bridge.bridge.phone import Clock, Phone
 from voice_bridge.bridge.phone.report import Result
 from voice_bridge.codecs import g711
-
-from tests.phone_bridge import CONNECT, STREAM, Line, calling, dial, echo, serving
 
 TOKEN = "12345"
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner, Result
+
+from tests.phone_bridge import Bridge, echo, serving
 from voice_bridge.bridge.cli.dial import dial as verb
 from voice_bridge.bridge.phone.sound import Microphone, tone
 from voice_bridge.codecs import g711, wav
-
-from tests.phone_bridge import Bridge, echo, serving
 
 app = typer.Typer()
 app.command()(verb)

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+
 from voice_bridge.bridge.phone import Arrival, Call, Gap, TwilioError, tone
 from voice_bridge.bridge.phone.measure import Echo, delays, echoes, is_echo
 from voice_bridge.bridge.phone.picture import as_svg

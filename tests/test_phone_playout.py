@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from voice_bridge.bridge.phone import Clock, Gap, Network
 from voice_bridge.bridge.phone.network import Path
 from voice_bridge.bridge.phone.playout import SILENCE, Playout

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from twilio.request_validator import RequestValidator
+
 from voice_bridge.bridge.phone.protocol import Clear, Mark, Media, MediaStream, TwilioError
 from voice_bridge.bridge.phone.twiml import parse, signature, stream_error
 

@@ -5,10 +5,10 @@ import asyncio
 import numpy as np
 import pytest
 from aiohttp import WSCloseCode, web
-from voice_bridge.bridge.phone import Network, Phone
-from voice_bridge.bridge.phone.sound import tone
 
 from tests.phone_bridge import STREAM, Line, calling, dial, listen, serving
+from voice_bridge.bridge.phone import Network, Phone
+from voice_bridge.bridge.phone.sound import tone
 
 
 @pytest.mark.parametrize(

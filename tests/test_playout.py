@@ -13,6 +13,7 @@ from itertools import count, pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from voice_bridge.bridge.playout import LEAST_LEAD, MOST_LEAD, Plan, Playout
 
 RATE = 8000

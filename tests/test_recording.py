@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from voice_bridge.bridge.observe import recording as module
 from voice_bridge.bridge.observe.recording import BEHIND, HOLD, WINDOW, Recording
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import structlog
 from structlog.testing import capture_logs
+
 from voice_bridge.bridge.observe.metrics import CallStats
 from voice_bridge.bridge.observe.records import WAITING, CallRecord, Records, measured
 

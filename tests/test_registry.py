@@ -1,6 +1,7 @@
 """Names to engines."""
 
 import pytest
+
 from voice_bridge.engines.base import Capacity
 from voice_bridge.engines.hardware import Machine
 from voice_bridge.engines.registry import CORES, ECHO_SLOTS, PLANNED, Choice, NoEngine, choose, make

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from voice_bridge.codecs.resample import TAP_STEP, Down, Up, _taps, resample
 
 RANDOM = np.random.default_rng(8)

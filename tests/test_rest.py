@@ -7,9 +7,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from aiohttp import web
-from voice_bridge.bridge.telephony.rest import API_URL, Number, Rest, TelephonyError
 
 from tests.twilio_rest import ACCOUNT_SID, AUTH_TOKEN, TwilioRest, refusal
+from voice_bridge.bridge.telephony.rest import API_URL, Number, Rest, TelephonyError
 
 OURS = "+31201234567"
 THEIRS = "+31207654321"

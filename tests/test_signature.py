@@ -3,6 +3,7 @@ import hashlib
 import pytest
 from multidict import MultiDict
 from twilio.request_validator import RequestValidator
+
 from voice_bridge.bridge.telephony.signature import handshake_ok, public, webhook_ok
 
 # Twilio's documented vector.

@@ -1,6 +1,7 @@
 from xml.etree import ElementTree as ET
 
 import pytest
+
 from voice_bridge.bridge.telephony import twiml
 from voice_bridge.bridge.telephony.twiml import Failure
 

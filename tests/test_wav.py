@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from voice_bridge.codecs import g711, wav
 
 RAMP = np.array([0, 0.25, -0.25, 0.5, -0.5, -1], np.float32)  # exact in every width

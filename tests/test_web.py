@@ -10,14 +10,14 @@ from typing import Any
 import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from voice_bridge.bridge import auth, web
-from voice_bridge.bridge.daemon import Daemon
-from voice_bridge.engines.host import HostEngine
 from yarl import URL
 
 from tests.conftest import Bridge, Dial, LogLines
 from tests.turned import InlineChild
 from tests.twilio_rest import ACCOUNT_SID, AUTH_TOKEN, TwilioRest, refusal
+from voice_bridge.bridge import auth, web
+from voice_bridge.bridge.daemon import Daemon
+from voice_bridge.engines.host import HostEngine
 
 SECRET = "not-a-real-secret-but-long-enough"
 OURS = "+15550100000"

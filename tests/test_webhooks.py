@@ -13,15 +13,15 @@ import aiohttp
 import pytest
 from multidict import MultiDict
 from twilio.request_validator import RequestValidator
-from voice_bridge.bridge.daemon import Daemon
-from voice_bridge.bridge.phone import Phone
-from voice_bridge.bridge.switchboard import End
-from voice_bridge.engines.host import HostEngine
 from yarl import URL
 
 from tests.conftest import Bridge, Dial, LogLines
 from tests.turned import InlineChild
 from tests.twilio_rest import ACCOUNT_SID, AUTH_TOKEN, TwilioRest, refusal
+from voice_bridge.bridge.daemon import Daemon
+from voice_bridge.bridge.phone import Phone
+from voice_bridge.bridge.switchboard import End
+from voice_bridge.engines.host import HostEngine
 
 PUBLIC = "https://bridge.example.com/voice-bridge"  # a proxy in front takes the path off again
 CALLER = "+15550100001"

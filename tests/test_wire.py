@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from voice_bridge.engines import wire
 from voice_bridge.engines.base import (
     Back,

@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from tests.cores import GOODBYE, HERE, Whims
 from voice_bridge.engines import wire
 from voice_bridge.engines.base import FRAME, Ended, Event, Frame, Opening, Remember, Sound
 from voice_bridge.engines.echo import EchoCore
 from voice_bridge.engines.wire import Kind
 from voice_bridge.engines.worker import QUEUE, SLICE, Worker, _find
-
-from tests.cores import GOODBYE, HERE, Whims
 
 SLOTS = 4
 BUFFER = 1 << 20  # bytes; the tests write and read in one thread

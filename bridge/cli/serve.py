@@ -15,6 +15,8 @@ from ..config import ConfigError, load
 if TYPE_CHECKING:
     from ..daemon import Daemon
 
+MISCONFIGURED = 2  # the exit status that starting again will not mend
+
 
 def serve(
     config: Annotated[Path | None, typer.Option(help="Configuration file; config.toml here if there is one.")] = None,
@@ -46,7 +48,9 @@ def serve(
     except (ConfigError, NoEngine, daemon.StartFailed) as error:
         logs.flush()  # what was logged before comes before
         typer.echo(f"voice-bridge: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(1 if isinstance(error, daemon.StartFailed) else MISCONFIGURED) from None
+    except asyncio.CancelledError:
+        typer.echo("voice-bridge: stopped before it was ready", err=True)
 
 
 def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
