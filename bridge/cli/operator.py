@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Mapping
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -15,22 +16,24 @@ from ..config import ConfigError, Settings, load
 
 TIMEOUT = 15.0  # seconds; Twilio's answer to a placed call is in it
 TOKEN_SECONDS = 60
+MISCONFIGURED = 2  # the exit status of a wrong setting
 
 Config = Annotated[Path | None, typer.Option(help="Configuration file; config.toml here if there is one.")]
 Url = Annotated[str | None, typer.Option(help="Address of the bridge; from the configuration if not given.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def fail(message: str) -> NoReturn:
+def fail(message: str, status: int = 1) -> NoReturn:
+    """End the program with one line; `status` is MISCONFIGURED when trying again will not mend it."""
     typer.echo(f"voice-bridge: {' '.join(message.split())}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(status)
 
 
-def settings(config: Path | None) -> Settings:
+def settings(config: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
     try:
-        return load(config)
+        return load(config, overrides)
     except ConfigError as error:
-        fail(str(error))
+        fail(str(error), MISCONFIGURED)
 
 
 def ask(given: Settings, url: str | None, method: str, path: str, body: object = None) -> Any:

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ..config import ConfigError, load
+from . import operator
 
 if TYPE_CHECKING:
     from ..daemon import Daemon
-
-MISCONFIGURED = 2  # the exit status that starting again will not mend
 
 
 def serve(
@@ -40,15 +38,14 @@ def serve(
     from ..observe import logs
 
     overrides = {"server.host": host, "server.port": port, "voice.provider": engine, "voice.model": model}
+    settings = operator.settings(config, overrides)
     try:
-        settings = load(config, overrides)
         logs.configure(settings.log.format, settings.log.level)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(daemon.serve(settings, _announce))
-    except (ConfigError, NoEngine, daemon.StartFailed) as error:
+    except (NoEngine, daemon.StartFailed) as error:
         logs.flush()  # what was logged before comes before
-        typer.echo(f"voice-bridge: {error}", err=True)
-        raise typer.Exit(1 if isinstance(error, daemon.StartFailed) else MISCONFIGURED) from None
+        operator.fail(str(error), operator.MISCONFIGURED if isinstance(error, NoEngine) else 1)
     except asyncio.CancelledError:
         typer.echo("voice-bridge: stopped before it was ready", err=True)
 
