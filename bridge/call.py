@@ -226,6 +226,7 @@ class Call:
     async def _reply(self) -> None:
         """The agent's side: the engine's events out to the peer."""
         try:
+            await self._send(self.line.mark(self.playout.probe(self._now())))
             async for event in self._conversation:
                 if isinstance(event, Sound):
                     await self._sound(event)

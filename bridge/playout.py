@@ -23,7 +23,7 @@ SURPLUS = 0.080  # lead over the aim that is a backlog, not jitter
 PATIENCE = 2.0  # seconds that a backlog may wait for a pause to leave out before it is cut away
 SETTLING = 2.0  # seconds with a mark after every frame, at the start and after a gap
 STEADY_MARKS = 1.0  # seconds between marks after that
-LEARNING = 1.0  # seconds of marks after meeting an empty peer that tell how long the way to it and back is
+LEARNING = 1.0  # seconds of marks after meeting an empty peer that tell when it began to play
 CREEP = 0.02  # share of a mark's lateness that is taken for the peer's slower clock
 MOST_TRIP = 0.350  # seconds to the far side of the world and back; what is over that is a backlog
 MOST_ANSWERS = 256  # frames (20 s) whose marks may be out: a peer that returns none must not fill the memory
@@ -52,10 +52,12 @@ class Playout:
         self._rate = rate
         self._sent = 0  # samples sent since the last clear
         self._base: float | None = None  # when a mark at position 0 came back, or would have
-        self._trip: float | None = None  # seconds to the peer and back, the least that was seen
+        self._trip = 0.0  # seconds to the peer and back
+        self._probed_at: float | None = None
         self._empty_at = 0  # the position at which the peer last had nothing to play
         self._soonest = 0.0  # the base of what followed, if the way took no time
         self._learning_until = 0.0
+        self._learnt = False  # a mark has told when it began to play
         self._due = 0.0  # when the next sound should be handed over
         self._settled_at = 0.0
         self._marked_at = 0.0
@@ -67,8 +69,13 @@ class Playout:
         self._answers: deque[tuple[int, int]] = deque(maxlen=MOST_ANSWERS)  # position, caller's clock that it answers
 
     def lead(self, now: float) -> float:
-        """Seconds until we shall know that all we sent is played: the way to the peer and back is in it."""
-        return 0.0 if self._base is None else self._base + self._sent / self._rate - now
+        """Seconds of sound that will not have been played when what is sent now arrives."""
+        return 0.0 if self._base is None else self._base - self._trip + self._sent / self._rate - now
+
+    def probe(self, now: float) -> int:
+        """The position of a mark to send before any sound: an empty peer returns it at once, so it times the way."""
+        self._probed_at = now
+        return 0
 
     def plan(self, now: float, samples: int, silent: bool, answers: int | None = None) -> Plan:
         """Decide about `samples` of sound handed over at `now`; the caller does what the plan says.
@@ -78,7 +85,7 @@ class Playout:
         plan = Plan()
         if self._base is None:
             self._start(now, plan)
-        lead = self.lead(now) - (self._trip or 0.0)
+        lead = self.lead(now)
         if lead < 0:
             late = max(0.0, now - self._due)
             self._empty(now)
@@ -99,6 +106,11 @@ class Playout:
 
     def played(self, position: int, now: float) -> int | None:
         """The peer says that it has played up to `position`; returns the caller's clock that this answers."""
+        if not position and self._probed_at is not None:
+            self._trip = min(MOST_TRIP, now - self._probed_at)
+            self._probed_at = None
+            if self._base is not None and not self._learnt:
+                self._base = self._soonest + self._trip
         if self._base is None or position > self._sent:
             return None
         if position > self._empty_at:
@@ -128,7 +140,8 @@ class Playout:
         self.breaks += 1
         self._empty_at = self._sent
         self._soonest = now - self._sent / self._rate
-        self._base = self._soonest + (self._trip or 0.0)
+        self._base = self._soonest + self._trip
+        self._learnt = False
         self._learning_until = now + LEARNING
         self._late.clear()
 
@@ -137,10 +150,9 @@ class Playout:
         assert self._base is not None
         late = base - self._base
         if now < self._learning_until:
-            # The sound met an empty peer, so what its marks take longer than itself is the way there and back,
-            # and the wait for the player's next tick: a margin that we leave it.
-            self._trip = min(MOST_TRIP if self._trip is None else self._trip, base - self._soonest)
-            self._base = self._soonest + self._trip
+            # The sound met an empty peer, so it was played as soon as it came and the player's next tick began.
+            self._base = min(base, self._base) if self._learnt else base
+            self._learnt = True
         elif late < LATE_MARK:
             self._base += late if late < 0 else late * CREEP
             self._late.clear()
