@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -86,6 +87,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled)
         log.info("ready", url=self.url, public=self.settings.server.public_url or None, open=self.settings.open_mode)
+        gc.freeze()  # what was loaded stays for ever: the collector need not look through it again and again
         on_ready()
         await self._stop.wait()
         live = len(self.board.calls)
