@@ -28,6 +28,7 @@ START_LIMIT = 5.0  # seconds; Twilio starts a stream within one, a stranger may 
 SLOW_READER = 2.0  # seconds that one message may take to leave; the slot is worth more than a stuck peer
 LOST_LIMIT = 20.0  # seconds without an engine after which the caller is told instead of kept
 RECORDING_CLOSE = 5.0  # seconds a disk may take for the last of a recording
+CREEP = 0.001  # share of a frame's lateness that is taken for a caller's slower clock: minutes, so jitter is not
 QUIET = 64  # of 32768 (-54 dBFS): below it a frame is a pause
 
 
@@ -197,7 +198,8 @@ class Call:
     def _heard(self, heard: Heard) -> None:
         now = self._now()
         self.stats.frames += 1
-        self._mouth = min(self._mouth, now - (heard.at + FRAME) / RATE)
+        mouth = now - (heard.at + FRAME) / RATE
+        self._mouth = mouth if mouth < self._mouth else self._mouth + (mouth - self._mouth) * CREEP
         self._asked.append((heard.at, now))
         self._conversation.send(heard.frame, heard.at)
         if np.maximum.reduce(heard.pcm) > QUIET:
