@@ -1,7 +1,7 @@
-"""What others do: pipecat's own Twilio transport, saying back what it hears. `python echo_pipecat.py PORT`.
+"""What others do: pipecat's own Twilio transport, saying back what it hears. `python echo_pipecat.py RATE PORT`.
 
-It runs in a virtual environment of its own, with the settings of pipecat's examples for Twilio: a pipeline at 8 kHz,
-so nothing is resampled, and otherwise the defaults. It gets uvloop, as we do.
+It runs in a virtual environment of its own, with pipecat's defaults, and gets uvloop as we do. At 8 kHz, as in
+pipecat's examples for Twilio, it resamples nothing; at 24 kHz it does what a model of that rate asks of us too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipecat.serializers.twilio import TwilioFrameSerializer
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
 from pipecat.workers.runner import WorkerRunner
 
-RATE = 8000
+RATE = int(sys.argv[1])
 
 logger.remove()
 app = FastAPI()
@@ -69,7 +69,7 @@ if __name__ == "__main__":
     uvicorn.run(
         app,
         host="127.0.0.1",
-        port=int(sys.argv[1]),
+        port=int(sys.argv[2]),
         loop="uvloop",
         log_level="critical",
         ws_ping_interval=None,

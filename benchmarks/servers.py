@@ -63,12 +63,12 @@ def aiohttp() -> Server:
     return Server("aiohttp", (sys.executable, str(HERE / "echo_aiohttp.py")), unit=1)
 
 
-def pipecat() -> Server:
-    """Installs it on first use; raises `Unavailable` if that does not work."""
+def pipecat(rate: int) -> Server:
+    """With a pipeline at this rate. Installs it on first use; raises `Unavailable` if that does not work."""
     python = PIPECAT_VENV / "bin" / "python"
     if not (PIPECAT_VENV / ".installed").exists():
         _install_pipecat(python)
-    return Server("pipecat", (str(python), str(HERE / "echo_pipecat.py")))
+    return Server(f"pipecat at {rate // 1000} kHz", (str(python), str(HERE / "echo_pipecat.py"), str(rate)))
 
 
 def _install_pipecat(python: Path) -> None:
