@@ -421,7 +421,7 @@ async def test_a_conversation_that_loses_three_engines_without_a_sound_between_i
             await over_a_loss(other)
             await answer(other, 0)
         poison.send(frame(CRASH), 0)
-        assert await rest(poison) == [Lost(quick_restarts[2]), Ended("3 engine processes in a row were lost")]
+        assert (await rest(poison))[-2:] == [Lost(quick_restarts[2]), Ended("3 engine processes in a row were lost")]
         await over_a_loss(other)
         await answer(other, 0)
         assert engine.capacity().used == 1
