@@ -67,5 +67,5 @@ def _announce(daemon: Daemon) -> None:
     console.print(
         f"\n[bold]voice-bridge[/] answers at [bold]{daemon.url}[/] with the engine [bold]{daemon.engine.name}[/]"
     )
-    console.print("Try it from another terminal:  [bold].venv/bin/voice-bridge dial[/]")
+    console.print(f"Try it from another terminal:  [bold].venv/bin/voice-bridge dial {daemon.url}[/]")
     console.print(f"On a telephone: point a Twilio number's webhook at {daemon.base}/twilio/voice\n")
