@@ -25,6 +25,7 @@ SLOW_STEPS = 20  # times the usual step; a step that takes longer than this and 
 BACK_OFF = (0.1, 0.5, 1.0, 2.0, 5.0)  # seconds before each restart in a row; the last one goes on
 HEALTHY = 60.0  # seconds after it was ready after which the next crash counts as the first
 GRACE = 0.5  # seconds for a process that closed its end to exit by itself, so that its exit status is its own
+GATHER = 0.003  # seconds; frames of many calls go in one write, are stepped together and come back together
 BUFFER = 1 << 21  # bytes of socket buffer each way: 250 frames, so that neither side waits for the other
 
 
@@ -69,6 +70,7 @@ class Child:
         self._task: asyncio.Task[None] | None = None
         self._silent = 0
         self._up_at = float("inf")
+        self._gathered: list[bytes] = []
 
     async def start(self) -> None:
         """Spawn it and wait until it is ready; raises `ChildFailed` if its first start fails."""
@@ -95,6 +97,19 @@ class Child:
             return False
         self._transport.write(data)
         return True
+
+    def gather(self, data: bytes) -> bool:
+        """Hand bytes over within `GATHER`, together with what else comes in that time; False when it is not up."""
+        if self.health is None:
+            return False
+        if not self._gathered:
+            asyncio.get_running_loop().call_later(GATHER, self._send_gathered)
+        self._gathered.append(data)
+        return True
+
+    def _send_gathered(self) -> None:
+        self.send(b"".join(self._gathered))
+        self._gathered.clear()
 
     async def _supervise(self) -> None:
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .base import Event, Opening, Said, Sound, Words
 
-STEP = 0.0001  # seconds; a copy of a few frames
+STEP = 0.00002  # seconds a slot; a copy of a frame
 
 
 class EchoCore:

@@ -14,6 +14,7 @@ from .base import FRAME, Back, Busy, Capacity, Ended, Event, Frame, Lease, Lost,
 from .child import Child
 from .wire import Kind, Packet
 
+FEW = 16  # calls for which each frame goes at once; for more, gathering saves a quarter of the daemon's time
 LOSSES = 3  # engines in a row that a conversation may lose without a sound between: it may be what kills them
 QUEUE = 4  # frames of sound that may wait for a line that does not take them (320 ms); the oldest goes
 
@@ -53,7 +54,8 @@ class HostConversation:
         if frame.shape != (FRAME,) or frame.dtype != np.float32:
             raise ValueError(f"a frame is {FRAME} float32, not {frame.shape} of {frame.dtype}")
         child = self._engine.child
-        if child.behind or not child.send(wire.pack(Kind.FRAME, self.id, at, frame.data.cast("B"))):
+        hand_over = child.gather if len(self._engine.conversations) > FEW else child.send
+        if child.behind or not hand_over(wire.pack(Kind.FRAME, self.id, at, frame.data.cast("B"))):
             self.dropped += 1
 
     def played(self, at: int) -> None:

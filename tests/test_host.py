@@ -32,7 +32,7 @@ from voice_bridge.engines.base import (
     Sound,
 )
 from voice_bridge.engines.child import BUFFER, ChildFailed
-from voice_bridge.engines.host import QUEUE, HostConversation, HostEngine
+from voice_bridge.engines.host import FEW, QUEUE, HostConversation, HostEngine
 from voice_bridge.engines.wire import Kind
 from voice_bridge.engines.worker import QUEUE as WAITING
 
@@ -427,6 +427,21 @@ async def test_a_conversation_that_loses_three_engines_without_a_sound_between_i
         assert engine.capacity().used == 1
 
 
+async def test_the_frames_of_many_calls_go_together_and_each_gets_its_own_answer() -> None:
+    async with running(slots=FEW + 4) as engine:
+        calls = [await begin(engine) for _ in range(FEW + 4)]
+        for at in range(3):
+            for number, call in enumerate(calls):
+                call.send(frame(number / 100), at * FRAME)
+        for number, call in enumerate(calls):
+            sounds = [(await until(call, Sound))[-1] for _ in range(3)]
+            assert [sound.answers for sound in sounds if isinstance(sound, Sound)] == [0, FRAME, 2 * FRAME]
+            assert all(sound.pcm[0] == np.float32(number / 100) for sound in sounds if isinstance(sound, Sound))
+        for call in calls[4:]:
+            await call.close()
+        await answer(calls[0], 3 * FRAME)
+
+
 async def test_a_frame_of_another_shape_is_refused_before_it_can_harm_other_calls() -> None:
     async with running() as engine:
         call = await begin(engine)
@@ -514,7 +529,7 @@ async def test_an_engine_dies_with_its_daemon() -> None:
 
 DAEMON = f"""
 import asyncio
-from voice_bridge.engines.host import HostEngine
+from voice_bridge.engines.host import FEW, HostEngine
 
 async def main():
     engine = HostEngine("echo", "{ECHO}", 1)

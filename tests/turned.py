@@ -93,6 +93,8 @@ class InlineChild:
                     self._owner.child_says(packet)
         return True
 
+    gather = send
+
     def lose(self) -> None:
         """The process dies."""
         self.health = None
