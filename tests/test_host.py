@@ -529,7 +529,7 @@ async def test_an_engine_dies_with_its_daemon() -> None:
 
 DAEMON = f"""
 import asyncio
-from voice_bridge.engines.host import FEW, HostEngine
+from voice_bridge.engines.host import HostEngine
 
 async def main():
     engine = HostEngine("echo", "{ECHO}", 1)
