@@ -135,7 +135,7 @@ class Admission:
             raise Refused("busy", f"calls.max_calls = {whole} is reached")
         limit = settings.max_calls
         if limit and sum(t.number == number for t in tickets) >= limit:
-            raise Refused("number", f"max_calls = {limit} of {number} is reached")
+            raise Refused("number", f"max_calls = {limit} of the number is reached")
         limit = settings.max_per_caller
         known = caller.startswith("+") and caller not in NAMELESS
         if known and limit and sum(t.caller == caller for t in tickets) >= limit:

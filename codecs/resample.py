@@ -74,9 +74,11 @@ def _clip(x: NDArray[np.float64], low: NDArray[Any], high: NDArray[Any], out: ND
     return out
 
 
-class _Bench:
-    """Where one stream's samples are laid out for the product, for pushes of one size. A call pushes frames of one
-    size, so this is made once; each array that is made anew costs more than it holds."""
+class _Layout:
+    """Where one stream's samples are laid out for the product, for pushes of one size.
+
+    A call pushes frames of one size, so this is made once: an array that is made anew costs more than it holds.
+    """
 
     def __init__(self, size: int, past: int, block: int, matrix: NDArray[np.float64], kind: type[np.floating]) -> None:
         blocks = -(-size // block)
@@ -101,18 +103,18 @@ class Up:
 
     def __init__(self) -> None:
         self._past = np.zeros(PAST)
-        self._bench = _Bench(0, PAST, BLOCK, _UP, np.float64)
+        self._layout = _Layout(0, PAST, BLOCK, _UP, np.float64)
 
     def push(self, pcm: NDArray[np.int16]) -> NDArray[np.float32]:
         """Three samples, from -1 to 1, for each one given."""
         n = len(pcm)
-        if n != self._bench.size:
-            self._bench = _Bench(n, PAST, BLOCK, _UP, np.float64)
-        bench = self._bench
-        bench.x[:PAST] = self._past
-        bench.fresh[:] = pcm
-        self._past[:] = bench.x[n : n + PAST]
-        return _clip(bench.product(n * RATIO), _UP_LOW, _UP_HIGH, np.empty(n * RATIO, np.float32))
+        if n != self._layout.size:
+            self._layout = _Layout(n, PAST, BLOCK, _UP, np.float64)
+        layout = self._layout
+        layout.x[:PAST] = self._past
+        layout.fresh[:] = pcm
+        self._past[:] = layout.x[n : n + PAST]
+        return _clip(layout.product(n * RATIO), _UP_LOW, _UP_HIGH, np.empty(n * RATIO, np.float32))
 
 
 class Down:
@@ -120,7 +122,7 @@ class Down:
 
     def __init__(self) -> None:
         self._past = np.zeros(TAPS, np.float32)  # then the one or two samples that wait for their third
-        self._bench = _Bench(0, TAPS, BLOCK * RATIO, _DOWN, np.float32)
+        self._layout = _Layout(0, TAPS, BLOCK * RATIO, _DOWN, np.float32)
 
     def push(self, pcm: NDArray[np.float32]) -> NDArray[np.int16]:
         """One sample for every three given so far; what is left of three waits for the next push.
@@ -132,16 +134,16 @@ class Down:
             pcm = np.nan_to_num(pcm).clip(-OVERLOAD, OVERLOAD)
         held = len(self._past)
         size = held - TAPS + len(pcm)
-        if size != self._bench.size:
-            self._bench = _Bench(size, TAPS, BLOCK * RATIO, _DOWN, np.float32)
-        bench = self._bench
+        if size != self._layout.size:
+            self._layout = _Layout(size, TAPS, BLOCK * RATIO, _DOWN, np.float32)
+        layout = self._layout
         n, left = divmod(size, RATIO)
-        bench.x[:held] = self._past
-        fresh = bench.x[held : held + len(pcm)]
+        layout.x[:held] = self._past
+        fresh = layout.x[held : held + len(pcm)]
         np.multiply(pcm, _SCALE, out=fresh)
         np.rint(fresh, out=fresh)
-        self._past = bench.x[n * RATIO : n * RATIO + TAPS + left].copy()
-        product = bench.product(n)
+        self._past = layout.x[n * RATIO : n * RATIO + TAPS + left].copy()
+        product = layout.product(n)
         np.rint(product, out=product)
         return _clip(product, _DOWN_LOW, _DOWN_HIGH, np.empty(n, np.int16))
 
