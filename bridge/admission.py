@@ -104,11 +104,11 @@ class Admission:
     @property
     def expected(self) -> int:
         """Calls that have a slot reserved and are not connected yet."""
-        return sum(not ticket.live for ticket in self._tickets.values())
+        return len(self._waiting())
 
     def expect_nobody(self) -> None:
         """Give up every reservation."""
-        for ticket in [t for t in self._tickets.values() if not t.live]:
+        for ticket in self._waiting():
             self._remove(ticket)
 
     def end_of(self, call: str) -> str:
@@ -123,8 +123,9 @@ class Admission:
 
     def reap_now(self) -> None:
         now = self._clock()
-        for ticket in [t for t in self._tickets.values() if not t.live and t.expires <= now]:
-            self._remove(ticket)
+        for ticket in self._waiting():
+            if ticket.expires <= now:
+                self._remove(ticket)
 
     def _check_limits(self, caller: str, number: str, settings: Calls) -> None:
         if self.draining:
@@ -140,6 +141,9 @@ class Admission:
         known = caller.startswith("+") and caller not in NAMELESS
         if known and limit and sum(t.caller == caller for t in tickets) >= limit:
             raise Refused("caller", f"max_per_caller = {limit} is reached")
+
+    def _waiting(self) -> list[Ticket]:
+        return [ticket for ticket in self._tickets.values() if not ticket.live]
 
     def _remove(self, ticket: Ticket) -> None:
         ticket.lease.release()

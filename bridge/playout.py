@@ -16,7 +16,7 @@ TICK = 0.020  # players take sound in such pieces: silence goes in and out by wh
 NEAR = 0.005  # a lead this close under the aim is at the aim: packets are never that punctual
 CALM = 5.0  # seconds without a gap after which a smaller lead is tried
 MOST_CALM = 80.0  # that wait doubles, up to this, each time that the smaller lead is soon too small
-SOON = 10.0  # seconds
+SOON = 10.0  # seconds; a gap within them after a smaller lead was tried is laid to it
 LATE_MARK = 0.015  # seconds; a peer that ran dry is late by whole ticks, a packet by less
 LATE_MARKS = 8  # that late in a row (600 ms): the peer ran dry; fewer are late packets
 SURPLUS = 0.080  # lead over the aim that is a backlog, not jitter
@@ -159,9 +159,10 @@ class Playout:
         else:
             self._late.append(base)
             if len(self._late) == LATE_MARKS:
+                played_from = min(self._late)
                 self.breaks += 1
-                self._gap(now, min(self._late) - self._base)
-                self._base = min(self._late)
+                self._gap(now, played_from - self._base)
+                self._base = played_from
                 self._late.clear()
             self._settled_at = now + SETTLING
 

@@ -88,13 +88,13 @@ class Switchboard:
             due = loop.time() + WATCH
             await asyncio.sleep(WATCH)
             now = loop.time()
-            # After a stall of our own the sockets may hold what seems to be missing: let them be read first.
+            # After a stall of our own every line would seem dead: let what the sockets hold be read first.
             if now - due < LATE_WATCH:
                 for call in list(self.calls.values()):
                     call.look(now)
 
     def cut(self) -> None:
-        """End every call now, those that were promised a slot too."""
+        """End every call now, and give up the slots that were promised."""
         self.admission.expect_nobody()
         for call in list(self.calls.values()):
             call.end(End.DRAIN)

@@ -31,9 +31,6 @@ def hangup(
     if call != "all" and len(meant) != 1:
         operator.fail(f"{len(meant) or 'no'} live calls end in {call!r}; `voice-bridge status` lists them")
     # A call that ends by itself meanwhile is no longer there.
-    ended = [id for id in meant if operator.send(settings, url, "DELETE", _path(id))[0] < 400]
+    paths = {id: f"/v1/calls/{quote(id, safe='')}" for id in meant}
+    ended = [id for id, path in paths.items() if operator.send(settings, url, "DELETE", path)[0] < 400]
     typer.echo(json.dumps({"ended": ended}) if as_json else "\n".join(f"ended {id}" for id in ended) or "no calls")
-
-
-def _path(call: str) -> str:
-    return f"/v1/calls/{quote(call, safe='')}"
