@@ -1,0 +1,1 @@
+"""Moshi, Mimi and their kin on our own code."""
