@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 Json: TypeAlias = dict[str, Any]
 Kind: TypeAlias = Literal["moshi", "hibiki", "stt"]
 KINDS: tuple[Kind, ...] = ("moshi", "hibiki", "stt")
+Prompting: TypeAlias = Literal["plain", "personaplex"]
 ROPES = {"rope": "pairs", "rope_concat": "halves", "none": ""}
 
 
@@ -148,14 +149,16 @@ class ModelConfig:
     sampling: Sampling
     stt_delay: float = 0.0
     """Seconds by which a transcription model writes behind what it hears."""
+    prompting: Prompting = "plain"
+    """How the model has learnt to be told who it is."""
 
 
 def read(folder: Path) -> tuple[ModelConfig, Json]:
     """The model in a folder and its raw config.json; a folder without one holds the first Moshi 7B."""
     path = folder / "config.json"
-    raw: Json = _json(path) if path.exists() else {}
+    raw: Json = settings(path) if path.exists() else {}
     name = raw.get("mimi_config_name")
-    return model(raw, _json(folder / name) if name else {}), raw
+    return model(raw, settings(folder / name) if name else {}), raw
 
 
 def model(raw: Json, mimi: Json) -> ModelConfig:
@@ -163,8 +166,11 @@ def model(raw: Json, mimi: Json) -> ModelConfig:
     kind = raw.get("model_type", "moshi")
     if kind == "tts":
         raise ModelError("a text-to-speech model does not hold a conversation; take a moshi, hibiki or stt model")
-    if kind == "personaplex":  # the same model as Moshi, spoken to in its own way
-        kind = "moshi"
+    prompting: Prompting = "plain"
+    if kind == "personaplex":  # Moshi, with prompts of its own
+        kind, prompting = "moshi", "personaplex"
+        raw = {**MOSHI_7B, **raw}  # its config.json names nothing but the model
+        raw["dep_q"] = raw["n_q"] // 2  # it would also write what the caller says, which is heard instead
     if kind not in KINDS:
         raise ModelError(f"model_type {kind!r} is not known here; take a model of type {', '.join(KINDS)}")
     try:
@@ -175,6 +181,7 @@ def model(raw: Json, mimi: Json) -> ModelConfig:
             mimi=_mimi(mimi or MIMI),
             sampling=_sampling(raw.get("lm_gen_config") or {}),
             stt_delay=float((raw.get("stt_config") or {}).get("audio_delay_seconds", 0.0)),
+            prompting=prompting,
         )
     except KeyError as error:
         raise ModelError(
@@ -182,7 +189,8 @@ def model(raw: Json, mimi: Json) -> ModelConfig:
         ) from error
 
 
-def _json(path: Path) -> Json:
+def settings(path: Path) -> Json:
+    """A JSON file of settings as it stands; raises `ModelError`."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -30,11 +30,14 @@ class LmState:
 
 
 class Draw(NamedTuple):
-    """How each slot's tokens are chosen: first the text, then the codes, as columns."""
+    """How each slot's tokens are chosen."""
 
-    temperature: Tensor  # [n, 2]
-    top_k: Tensor  # [n, 2]
-    noise: Tensor  # [n, 1 + own_streams]
+    text_temperature: Tensor  # [n]
+    text_top_k: Tensor
+    audio_temperature: Tensor
+    audio_top_k: Tensor
+    noise: Tensor
+    """For the text, then for each codebook [1 + own_streams, n]."""
 
 
 class Step(NamedTuple):
@@ -74,10 +77,6 @@ class Lm:
         depth = self._depth.cache(slots) if self._depth else []
         return LmState(streams, self._temporal.cache(rows, keys), depth)
 
-    def first_row(self) -> Tensor:
-        """What stands at position 0 of every call [1 + streams]."""
-        return self._first
-
     def read(self, state: LmState, rows: Tensor, tokens: Tokens, added: Tensor | None = None) -> Tensor:
         """Take in rows of tokens [n, 1 + streams]; gives what follows from each [n, dim].
 
@@ -98,10 +97,12 @@ class Lm:
         forced: Tensor,
         draw: Draw,
         added: Tensor | None = None,
+        given: Tensor | None = None,
     ) -> Step:
         """One frame for each of `slots` [n], which is its frame number `frames` [n].
 
         `heard` [n, heard_streams] are the caller's codes of now; `forced` [n] is the text token to write, or -1.
+        `given` [n, 1 + streams] is read instead of what waits, where it is not negative.
         """
         config, ring = self.config, self._ring
         own = 1 + config.own_streams
@@ -110,11 +111,13 @@ class Lm:
         state.streams[slot, stream[own:], (frame + self._delays[own:]) % ring] = heard
         waiting = state.streams[slot, stream, frame % ring]
         row = torch.where(frame <= self._delays, self._first, waiting)  # [n, 1 + streams]
+        if given is not None:
+            row = torch.where(given >= 0, given, row)
         out = self.read(state, row, tokens, added)  # [n, dim]
         logits = self._text(out)
         if self._text_bias is not None:
             logits += self._text_bias
-        sampled = self._ops.sample(logits.float(), draw.temperature[:, 0], draw.top_k[:, 0], draw.noise[:, 0])
+        sampled = self._ops.sample(logits.float(), draw.text_temperature, draw.text_top_k, draw.noise[0])
         text = torch.where(forced >= 0, forced, sampled)
         written = text[:, None]
         if self._depth:
@@ -127,7 +130,7 @@ class Lm:
     def _extra(self, out: Tensor) -> Tensor:
         if self._heads is None:
             return out.new_zeros(len(out), 0, 0)
-        return self._heads(out).unflatten(1, (self.config.extra_heads, -1)).softmax(-1)
+        return self._heads(out).view(len(out), self.config.extra_heads, -1).softmax(-1)
 
 
 class Depth:
@@ -139,6 +142,7 @@ class Depth:
         self.config = depth
         self._ops = load.ops
         self._device = load.device
+        self._dtype = load.activations
         projections = sorted(set(depth.projections))
         self._project = load.linear(*(f"depformer_in.{i}.weight" for i in projections))
         self._projection = [projections.index(i) for i in depth.projections]
@@ -152,14 +156,13 @@ class Depth:
         self._biases = [load.tensor(f"linears.{i}.bias") if config.biased else None for i in range(depth.codebooks)]
 
     def cache(self, slots: int) -> Caches:
-        return self._transformer.cache(slots, torch.float32 if self._device.type == "cpu" else torch.bfloat16)
+        return self._transformer.cache(slots, self._dtype)
 
     def __call__(self, out: Tensor, text: Tensor, caches: Caches, draw: Draw) -> Tensor:
         """From what the temporal transformer says [n, dim] and the text token [n] to codes [n, codebooks]."""
         n = len(out)
         rows = torch.arange(n, device=self._device)
         starts = self._project(out).view(n, -1, self.config.transformer.dim)  # [n, projections, depth dim]
-        temperature, top_k = draw.temperature[:, 1].contiguous(), draw.top_k[:, 1].contiguous()
         token, codes = text, []
         for k, weights in enumerate(self.config.schedule):
             x = self._embeddings[k](token[:, None])
@@ -170,7 +173,7 @@ class Depth:
             logits = self._codes[k](x if norm is None else norm(x))
             if bias is not None:
                 logits += bias
-            token = self._ops.sample(logits.float(), temperature, top_k, draw.noise[:, 1 + k].contiguous())
+            token = self._ops.sample(logits.float(), draw.audio_temperature, draw.audio_top_k, draw.noise[1 + k])
             codes.append(token)
         return torch.stack(codes, dim=1)
 
@@ -184,7 +187,7 @@ class _Embeddings:
         self._table = torch.cat(tables)
         self._offsets = torch.tensor(offsets, device=load.device).cumsum(0)
         self._widen = load.linear(f"{names[0]}.low_rank.weight") if low_rank else None
-        self._dtype = torch.float32 if load.device.type == "cpu" else load.dtype
+        self._dtype = load.activations
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """tokens [n, tables] to [n, dim]."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoint import Groups, Plain, Rows8, Stored
 from . import plain
-from .plain import Cache, Tokens
+from .plain import EIGHT_BITS, Cache, Tokens
 
-WeightKind: TypeAlias = Literal["float32", "bfloat16", "int8", "int4"]
+WeightKind: TypeAlias = Literal["float32", "bf16", "int8", "int4"]
+KINDS: tuple[WeightKind, ...] = get_args(WeightKind)
+GROUP = 32  # weights that share a scale in four bits, unless the checkpoint has its own groups
+FIFTEEN = 15.0  # the highest code of four bits
 
 
 class Linear(Protocol):
@@ -31,40 +34,76 @@ class Ops(Protocol):
     def gate(self, x: Tensor) -> Tensor: ...
     def attend(self, qkv: Tensor, cache: Cache, tokens: Tokens, turn: Tensor | None, pairs: bool) -> Tensor: ...
     def sample(self, logits: Tensor, temperature: Tensor, top_k: Tensor, noise: Tensor) -> Tensor: ...
-
-
-class Dense:
-    """Weights as they are, multiplied by torch."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = weight
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self._weight.dtype), self._weight).to(x.dtype)
-
-    def add(self, to: Tensor, x: Tensor, scale: Tensor | None = None) -> None:
-        product = self(x)
-        to += product if scale is None else scale * product
+    def dense(self, weight: Tensor) -> Linear: ...
+    def int8(self, codes: Tensor, scale: Tensor) -> Linear: ...
+    def int4(self, words: Tensor, scales: Tensor, biases: Tensor) -> Linear: ...
 
 
 class Loader:
-    """What the models are built from: names to tensors on the device."""
+    """What the models are built from: canonical names to tensors and products on the device."""
 
-    def __init__(self, tensor: Callable[[str], Tensor], device: torch.device, kind: WeightKind = "float32") -> None:
-        self._tensor = tensor
+    def __init__(
+        self, stored: Callable[[str], Stored], device: torch.device, kind: WeightKind = "float32", ops: Ops = plain
+    ) -> None:
+        self._stored = stored
         self.device = device
         self.kind = kind
-        self.ops: Ops = plain
+        self.ops = ops
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of everything that is not multiplied with."""
+        """Of what is looked up rather than multiplied."""
         return torch.float32 if self.kind == "float32" else torch.bfloat16
 
+    @property
+    def activations(self) -> torch.dtype:
+        """Of what flows between the layers."""
+        return torch.float32 if self.device.type == "cpu" else self.dtype
+
     def tensor(self, name: str) -> Tensor:
-        return self._tensor(name).float().to(self.device)
+        return wide(self._stored(name)).to(self.device)
 
     def linear(self, *names: str) -> Linear:
         """The weights under these names, one below the other."""
-        weights: Sequence[Tensor] = [self._tensor(name) for name in names]
-        return Dense(torch.cat(list(weights)).to(self.device, self.dtype))
+        parts = [self._stored(name) for name in names]
+        if self.kind == "int8":
+            eights = [int8_rows(part) for part in parts]
+            return self.ops.int8(*(torch.cat(column).to(self.device) for column in zip(*eights, strict=True)))
+        if self.kind == "int4":
+            fours = [int4_groups(part) for part in parts]
+            return self.ops.int4(*(torch.cat(column).to(self.device) for column in zip(*fours, strict=True)))
+        return self.ops.dense(torch.cat([wide(part).to(self.device, self.dtype) for part in parts]))
+
+
+def wide(stored: Stored) -> Tensor:
+    """As float32, wherever it lies."""
+    match stored:
+        case Plain(values):
+            weights: Tensor = values.float()
+        case Rows8(codes, scale):
+            weights = codes.float() * scale.float()[:, None]
+        case Groups(packed, scales, biases, bits, group):
+            codes = plain.unpack(packed, bits).view(*scales.shape, group)
+            weights = (codes * scales.float()[..., None] + biases.float()[..., None]).flatten(1)
+    return weights
+
+
+def int8_rows(stored: Stored) -> tuple[Tensor, Tensor]:
+    """Codes [m, k] and a scale for each row [m]."""
+    if isinstance(stored, Rows8):
+        return stored.codes, stored.scale.float()
+    weights = wide(stored)
+    scale = weights.abs().amax(1).clamp_min(1e-12) / EIGHT_BITS
+    return (weights / scale[:, None]).round().to(torch.int8), scale
+
+
+def int4_groups(stored: Stored) -> tuple[Tensor, Tensor, Tensor]:
+    """Words of eight codes from 0 to 15 [m, k / 8], and a scale and a bias for each group of a row [m, k / group]."""
+    if isinstance(stored, Groups) and stored.bits == 4:
+        return stored.packed.view(torch.int32), stored.scales.float(), stored.biases.float()
+    weights = wide(stored)
+    groups = weights.view(len(weights), -1, GROUP)
+    low, high = groups.aminmax(dim=-1)
+    scales = ((high - low) / FIFTEEN).clamp_min(1e-12)
+    codes = ((groups - low[..., None]) / scales[..., None]).round().to(torch.uint8).flatten(1)
+    return (codes[:, ::2] | codes[:, 1::2] << 4).view(torch.int32), scales, low

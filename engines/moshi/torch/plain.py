@@ -21,7 +21,9 @@ class Tokens(NamedTuple):
     """Place in the stream of that row [n]."""
     per_row: int
     reach: int
-    """No token stands at this position or behind it: as much of the cache is looked at."""
+    """No row has as many tokens in the cache yet: as much of it is looked at."""
+    together: bool = False
+    """Whether those of one row enter the ring together, so that the first no longer sees what the last pushes out."""
 
 
 class Cache(NamedTuple):
@@ -37,6 +39,39 @@ def new_cache(rows: int, heads: int, context: int, head_dim: int, dtype: torch.d
     if dtype != torch.int8:
         return Cache(keys, values, None)
     return Cache(keys, values, torch.zeros(2, rows, heads, context, device=device))
+
+
+class Dense:
+    """Weights as they are."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self._weight.dtype), self._weight).to(x.dtype)
+
+    def add(self, to: Tensor, x: Tensor, scale: Tensor | None = None) -> None:
+        product = self(x)
+        to += product if scale is None else scale * product
+
+
+dense = Dense
+
+
+def int8(codes: Tensor, scale: Tensor) -> Dense:
+    """Torch has no product for these that is right for every size on every device: they are widened to 16 bits."""
+    return Dense((codes * scale[:, None]).bfloat16())
+
+
+def int4(words: Tensor, scales: Tensor, biases: Tensor) -> Dense:
+    codes = unpack(words, 4).view(*scales.shape, -1)
+    return Dense((codes * scales[..., None] + biases[..., None]).flatten(1).bfloat16())
+
+
+def unpack(words: Tensor, bits: int) -> Tensor:
+    """The codes [m, k] in words of 32 bits [m, k * bits / 32], the first in the lowest bits."""
+    codes = words.view(torch.uint8)
+    return codes if bits == 8 else torch.stack([codes & 15, codes >> 4], dim=-1).flatten(1)
 
 
 def rms_norm(x: Tensor, alpha: Tensor, eps: float) -> Tensor:
@@ -64,7 +99,7 @@ def rotation(positions: Tensor, head_dim: int, max_period: float) -> Tensor:
 def rotate(x: Tensor, turn: Tensor, pairs: bool) -> Tensor:
     """x [n, heads, head_dim] turned by `turn` [n, head_dim / 2, 2]."""
     wide = x.float()
-    real, imaginary = wide.unflatten(-1, (-1, 2)).unbind(-1) if pairs else wide.chunk(2, dim=-1)
+    real, imaginary = wide.view(*x.shape[:-1], -1, 2).unbind(-1) if pairs else wide.chunk(2, dim=-1)
     cos, sin = turn[:, None].unbind(-1)
     turned = (real * cos - imaginary * sin, real * sin + imaginary * cos)
     return (torch.stack(turned, dim=-1).flatten(-2) if pairs else torch.cat(turned, dim=-1)).to(x.dtype)
@@ -87,15 +122,17 @@ def attend(qkv: Tensor, cache: Cache, tokens: Tokens, turn: Tensor | None, pairs
     entry = torch.arange(reach, device=qkv.device)
     last = position[:, :1] - 1
     held = last - (last - entry) % context  # the position that each entry holds; negative: none   [b, reach]
-    past = (held >= 0)[:, None] & (held[:, None] > position[..., None] - context)  # [b, t, reach]
+    newest = position[:, -1:].expand_as(position) if tokens.together else position
+    pushed = newest - context  # positions up to here are out of the ring
+    past = (held >= 0)[:, None] & (held[:, None] > pushed[..., None])  # [b, t, reach]
     order = torch.arange(t, device=qkv.device)
     age = order[:, None] - order
     now = ((age >= 0) & (age < context)).expand(len(row), t, t)
     seen = torch.cat([past, now], dim=-1)[:, None]  # [b, 1, t, reach + t]
-    new_k, new_v = (x.unflatten(0, (-1, t)).transpose(1, 2) for x in (k, v))  # [b, kv_heads, t, head_dim]
+    q, new_k, new_v = (x.view(len(row), t, -1, head_dim).transpose(1, 2) for x in (q, k, v))  # [b, heads, t, head_dim]
     old_k, old_v = (_read(cache, which, row, reach).to(q.dtype) for which in (0, 1))
     out = F.scaled_dot_product_attention(
-        q.unflatten(0, (-1, t)).transpose(1, 2),
+        q,
         torch.cat([old_k, new_k], dim=2),
         torch.cat([old_v, new_v], dim=2),
         seen,
@@ -108,9 +145,10 @@ def attend(qkv: Tensor, cache: Cache, tokens: Tokens, turn: Tensor | None, pairs
     return out.transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _heads(qkv: Tensor, kv_heads: int, head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = qkv.split([qkv.shape[1] - 2 * kv_heads * head_dim, kv_heads * head_dim, kv_heads * head_dim], dim=1)
-    return q.unflatten(1, (-1, head_dim)), k.unflatten(1, (-1, head_dim)), v.unflatten(1, (-1, head_dim))
+def _heads(qkv: Tensor, kv_heads: int, head_dim: int) -> tuple[Tensor, ...]:
+    wide = kv_heads * head_dim
+    q, k, v = qkv[:, : -2 * wide], qkv[:, -2 * wide : -wide], qkv[:, -wide:]
+    return tuple(x.reshape(len(qkv), -1, head_dim) for x in (q, k, v))
 
 
 def _read(cache: Cache, which: int, row: Tensor, reach: int) -> Tensor:

@@ -1,0 +1,405 @@
+"""Moshi as a core: many calls on one model. Everything about a call but its tensors, whatever the framework."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..base import FRAME, RATE, Event, Injected, Opening, Sound
+from .config import Sampling
+from .model import Floats, Ints, Model, Place, noise
+from .rows import Rows
+from .script import Script, Transcript
+from .tokenizer import Tokenizer
+
+KEPT = 375  # rows (30 s) of talk that a renewed call goes on from
+RENEW = 0.8  # of the context: from here on a call is renewed, in time to wait for a pause
+OVERDUE = 0.95  # of the context: from here on without waiting for one
+PAUSE = 6  # padding tokens in a row (half a second) that count as the agent's pause
+SPEECH = 0.016  # RMS of a frame that counts as the caller's voice: -36 dB of full scale
+SURE = 3  # frames of voice in a row that interrupt what is said: a click or a cough is shorter
+LONGEST_SLICE = 256  # rows read at once
+SLICE = 0.004  # seconds that one slice should take, so that several fit between two steps
+REHEARSALS = 3  # steps of each size; the last one counts
+GREETING = 0  # the id of what an opening says; those of a conversation begin at 1
+
+
+DONE = object()  # what a job without slices left gives
+
+
+@dataclass
+class Renewal:
+    """A call on its way to a fresh row of keys and values."""
+
+    row: int
+    position: int = 0
+    taken: int = 0
+    """Rows of the slot's talk that the new row has, counted from the call's beginning."""
+    later: list[Ints] = field(default_factory=list)
+    """What was injected meanwhile."""
+    waiting: bool = False
+    """Whether it has caught up and waits for a pause."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """One call."""
+
+    index: int
+    call: str
+    row: int
+    script: Script
+    sampling: Sampling
+    seed: int
+    persona: Ints
+    vector: Floats
+    live: bool = False
+    given: Ints | None = None
+    """The row to read in the first step, when it is not the model's own beginning."""
+    position: int = 0
+    frame: int = 0
+    steps: int = 0
+    spoken: int = 0  # frames got of Mimi
+    at: int = 0  # the caller's clock at the newest frame
+    voiced: int = 0  # frames of the caller's voice in a row
+    paused: int = 0  # padding tokens in a row
+    steered: int = 0  # frames for which a vector is still added
+    memories: list[Ints] = field(default_factory=list)
+    talk: deque[Ints] = field(default_factory=deque)
+    """The rows that were read last, without what was injected."""
+    talked: int = 0
+    """Rows that went through `talk` since the call began."""
+    renewal: Renewal | None = None
+    jobs: deque[Iterator[None]] = field(default_factory=deque)
+
+
+class Launched(NamedTuple):
+    began: float
+    due: list[Slot]
+    opening: list[Slot]
+    pending: Any
+
+
+class MoshiCore:
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        slots: int,
+        kept: int = KEPT,
+        voice: str = "",
+        trace: str = "",
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`model` has `slots` slots, and one row of keys and values more.
+
+        `voice` names a recording of how the agent shall speak, for models that take one, and `trace` a file to
+        which every step's tokens are written.
+        """
+        self._model = model
+        self._lm = model.config.lm
+        self._tokenizer = tokenizer
+        self._clock = clock
+        self._context = self._lm.temporal.context
+        self._kept = min(kept, self._context // 4)
+        self._slots: dict[int, Slot] = {}
+        self._rows = list(range(slots, -1, -1))  # free rows of keys and values
+        self._busy: deque[Slot] = deque()  # those with jobs
+        self._events: list[tuple[int, Event]] = []
+        self._slice = 8  # rows read at once; found out by measuring
+        self._steps_of = list(_doubling(slots))
+        self._seconds = [0.0] * len(self._steps_of)  # a step takes with so many calls of full age
+        self._slower = 1.0  # than that, as of late
+        self._given = Rows(model, tokenizer, voice)
+        self._trace = Path(trace) if trace else None
+
+    def rehearse(self, on_progress: Callable[[int], None] = lambda n: None) -> None:
+        """Run steps with as many calls as there may be, each of full age: what they take decides how many may come."""
+        for index, n in enumerate(self._steps_of):
+            on_progress(n)
+            pcm = np.zeros((n, FRAME), np.float32)
+            places = [Place(i, i, self._context - 1, 9, 9, 9, -1, 0, 0) for i in range(n)]
+            chances = np.zeros((n, 3 + self._lm.own_streams), np.float32)
+            for _ in range(REHEARSALS):
+                began = self._clock()
+                self._model.collect(self._model.tick(pcm, np.array(places), chances, None))
+                self._seconds[index] = self._clock() - began
+
+    def open(self, slot: int, opening: Opening) -> None:
+        sampling = _sampling(self._model.config.sampling, opening.sampling)
+        persona = self._given.prompt(opening.persona)
+        vector = self._given.condition(opening.conditions)
+        script = self._script()
+        if opening.greeting:
+            script.say(GREETING, opening.greeting)
+        seed = secrets.randbits(64) if opening.seed is None else opening.seed
+        call = Slot(slot, opening.call, self._rows.pop(), script, sampling, seed, persona, vector)
+        self._slots[slot] = call
+        self._model.add(slot, vector)
+        if len(persona):
+            self._begin(call, self._prepare(call))
+        else:
+            call.live = True
+
+    def say(self, slot: int, id: int, text: str, interruptible: bool) -> None:
+        self._slots[slot].script.say(id, text, interruptible)
+
+    def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
+        call = self._slots[slot]
+        self._begin(call, self._take_in(call, id, self._given.context(context, how)))
+
+    def steer(self, slot: int, vector: Floats, frames: int) -> None:
+        """Add `vector` to what the model reads, for so many frames."""
+        call = self._slots[slot]
+        self._model.add(slot, call.vector + vector)
+        call.steered = frames
+
+    def cancel(self, slot: int, id: int) -> None:
+        self._slots[slot].script.cancel(id)
+
+    def played(self, slot: int, at: int) -> None:
+        """The model does not know how late its voice is heard."""
+
+    def digit(self, slot: int, digit: str) -> None:
+        """The model has not learnt about keys."""
+
+    def close(self, slot: int) -> None:
+        call = self._slots.pop(slot)
+        self._rows.append(call.row)
+        if call.renewal:
+            self._rows.append(call.renewal.row)
+        if call.jobs:
+            self._busy.remove(call)
+        self._events = [event for event in self._events if event[0] != slot]
+
+    def launch(self, slots: Sequence[int], frames: Floats, at: Sequence[int]) -> Launched:
+        calls = [self._slots[slot] for slot in slots]
+        for call, frame, now in zip(calls, frames, at, strict=True):
+            call.at = now
+            self._listen(call, frame)
+        here = [index for index, call in enumerate(calls) if call.live]
+        due = [calls[index] for index in here]
+        began = self._clock()
+        pending = None
+        if due:
+            pending = self._model.tick(frames[here], self._places(due), self._chances(due), self._replaced(due))
+        return Launched(began, due, [call for call in calls if not call.live], pending)
+
+    def collect(self, pending: Launched) -> list[tuple[int, Event]]:
+        events, self._events = self._events, []
+        events += [(call.index, Sound(np.zeros(FRAME, np.float32), call.at)) for call in pending.opening]
+        if not pending.due:
+            return events
+        heard = self._model.collect(pending.pending)
+        usual = self.step_time(len(pending.due)) / self._slower
+        if usual:
+            self._slower += 0.05 * ((self._clock() - pending.began) / usual - self._slower)
+        for index, call in enumerate(pending.due):
+            text, complete = int(heard.text[index]), heard.complete[index]
+            events.append((call.index, self._sound(call, heard.sound[index])))
+            lag = self._lm.max_delay * FRAME
+            events += [(call.index, event) for event in call.script.took(text, call.at + lag, call.at + lag + FRAME)]
+            self._went_on(call, heard.row[index], text)
+            if self._trace:
+                self._write(call, text, complete)
+        return events
+
+    def work(self, budget: float) -> bool:
+        deadline = self._clock() + budget
+        while self._busy and self._clock() < deadline:
+            call = self._busy.popleft()
+            done = next(call.jobs[0], DONE) is DONE
+            if done:
+                call.jobs.popleft()
+            if call.jobs:
+                self._busy.append(call)
+        return bool(self._busy)
+
+    def step_time(self, n: int) -> float:
+        return float(np.interp(n, self._steps_of, self._seconds)) * max(1.0, self._slower)
+
+    def _script(self) -> Script:
+        config = self._model.config
+        script = Script(self._tokenizer, self._lm.padding, self._lm.end_of_padding)
+        if config.kind == "stt":
+            shift = round(config.stt_delay * RATE)
+            script.transcript = Transcript(self._tokenizer, self._lm.padding, self._lm.end_of_padding, "caller", shift)
+        return script
+
+    # The step of one call
+
+    def _places(self, due: list[Slot]) -> Ints:
+        places = []
+        for call in due:
+            forced = call.script.next()
+            sampling = call.sampling
+            heard = max(0, call.steps - 1)  # the first frame is not heard: the model begins with a row of its own
+            places.append(
+                Place(
+                    call.index,
+                    call.row,
+                    call.position,
+                    call.frame,
+                    heard,
+                    call.spoken,
+                    -1 if forced is None else forced,
+                    sampling.text_top_k,
+                    sampling.audio_top_k,
+                )
+            )
+        return np.array(places, np.int64)
+
+    def _chances(self, due: list[Slot]) -> Floats:
+        temperatures = [(call.sampling.text_temperature, call.sampling.audio_temperature) for call in due]
+        drawn = noise([call.seed for call in due], [call.frame for call in due], 1 + self._lm.own_streams)
+        return np.concatenate([np.array(temperatures, np.float32), drawn], axis=1)
+
+    def _replaced(self, due: list[Slot]) -> Ints | None:
+        if all(call.given is None for call in due):
+            return None
+        given = np.full((len(due), 1 + self._lm.streams), -1, np.int64)
+        for index, call in enumerate(due):
+            if call.given is not None:
+                given[index], call.given = call.given, None
+        return given
+
+    def _sound(self, call: Slot, sound: Floats) -> Sound:
+        ready = call.steps > 0 and call.frame + 1 > self._lm.max_delay
+        call.spoken += ready
+        return Sound(sound if ready else np.zeros(FRAME, np.float32), call.at)
+
+    def _went_on(self, call: Slot, row: Ints, text: int) -> None:
+        if call.steps > 0:  # the first row is the model's own or the persona's last
+            call.talk.append(row)
+            call.talked += 1
+            if not call.renewal and len(call.talk) > self._kept:
+                call.talk.popleft()
+        call.steps += 1
+        call.frame += 1
+        call.position += 1
+        call.paused = call.paused + 1 if text in (self._lm.padding, self._lm.end_of_padding) else 0
+        if call.steered:
+            call.steered -= 1
+            if not call.steered:
+                self._model.add(call.index, call.vector)
+        self._look_after(call)
+
+    def _listen(self, call: Slot, frame: Floats) -> None:
+        """A caller who speaks interrupts what may be interrupted."""
+        loud = float(np.dot(frame, frame)) > SPEECH * SPEECH * FRAME
+        call.voiced = call.voiced + 1 if loud else 0
+        if call.voiced == SURE:
+            self._events += [(call.index, event) for event in call.script.interrupt()]
+
+    def _write(self, call: Slot, text: int, complete: Ints) -> None:
+        assert self._trace
+        line = {"call": call.call, "frame": call.frame - 1, "text": text, "complete": complete.tolist()}
+        with self._trace.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    # What is done between steps
+
+    def _begin(self, call: Slot, job: Iterator[None]) -> None:
+        call.jobs.append(job)
+        if len(call.jobs) == 1:
+            self._busy.append(call)
+
+    def _prepare(self, call: Slot) -> Iterator[None]:
+        """Give a call its persona, before its first frame; the last row of it is read with that frame."""
+        rows = np.concatenate([self._given.first, call.persona[:-1]])
+        yield from self._read(call, call.row, call, rows)
+        self._model.fill(call.index, self._given.silent[0])
+        call.given = call.persona[-1]
+        call.frame = self._lm.max_delay + 1
+        call.live = True
+
+    def _take_in(self, call: Slot, id: int, rows: Ints) -> Iterator[None]:
+        """Context that is not spoken: behind the last row that was read, before the one that comes."""
+        yield from self._read(call, call.row, call, rows)
+        call.memories.append(rows)
+        if call.renewal:
+            call.renewal.later.append(rows)
+        room = self._given.room - len(call.persona)
+        while len(call.memories) > 1 and sum(map(len, call.memories)) > room:
+            del call.memories[0]
+        self._events.append((call.index, Injected(id)))
+
+    def _read(self, call: Slot, row: int, into: Slot | Renewal, rows: Ints) -> Iterator[None]:
+        """Read rows in slices, each as long as takes `SLICE` seconds."""
+        while len(rows):
+            began = self._clock()
+            part, rows = rows[: self._slice], rows[self._slice :]
+            self._model.read(row, into.position, part, call.index)
+            into.position += len(part)
+            took = self._clock() - began
+            if took > SLICE:
+                self._slice = max(1, self._slice // 2)
+            elif took < SLICE / 2 and len(part) == self._slice:
+                self._slice = min(LONGEST_SLICE, self._slice * 2)
+            if len(rows):
+                yield
+
+    # Renewal
+
+    def _look_after(self, call: Slot) -> None:
+        """Renew a call that nears the end of what the model was trained for."""
+        renewal = call.renewal
+        if renewal is None:
+            renewing = any(other.renewal for other in self._slots.values())
+            if call.position >= RENEW * self._context and not renewing and not call.jobs:
+                call.renewal = Renewal(self._rows.pop(), taken=call.talked - len(call.talk))
+                self._begin(call, self._renew(call, call.renewal))
+        elif renewal.waiting and self._may_change(call):
+            renewal.waiting = False
+            self._begin(call, self._catch_up(call, renewal))
+
+    def _may_change(self, call: Slot) -> bool:
+        return call.paused >= PAUSE or call.position >= OVERDUE * self._context
+
+    def _renew(self, call: Slot, renewal: Renewal) -> Iterator[None]:
+        rows = np.concatenate([self._given.first, call.persona, *call.memories])
+        yield from self._read(call, renewal.row, renewal, rows)
+        yield from self._catch_up(call, renewal)
+
+    def _catch_up(self, call: Slot, renewal: Renewal) -> Iterator[None]:
+        while renewal.later or renewal.taken < call.talked:
+            if renewal.later:
+                rows = renewal.later.pop(0)
+            else:
+                rows = np.stack(list(call.talk)[renewal.taken - call.talked :])
+                renewal.taken = call.talked
+            yield from self._read(call, renewal.row, renewal, rows)
+        if not self._may_change(call):
+            renewal.waiting = True
+            return
+        self._rows.append(call.row)
+        call.row, call.position, call.renewal = renewal.row, renewal.position, None
+        while len(call.talk) > self._kept:
+            call.talk.popleft()
+
+
+def _sampling(default: Sampling, asked: dict[str, float]) -> Sampling:
+    known = {one.name: one.type for one in fields(Sampling)}
+    for name, value in asked.items():
+        if name not in known:
+            raise ValueError(f"sampling has no {name!r}: take {', '.join(known)}")
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"sampling {name} = {value}: take a number from 0 up")
+    changes: dict[str, Any] = {name: int(value) if "top_k" in name else value for name, value in asked.items()}
+    return replace(default, **changes)
+
+
+def _doubling(slots: int) -> Iterator[int]:
+    n = 1
+    while n < slots:
+        yield n
+        n *= 2
+    yield slots

@@ -1,0 +1,192 @@
+"""How long a step takes, and what of: Mimi, the temporal and the depth transformer, at any number of calls and age."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from ...base import FRAME
+from ..config import ModelConfig, Sampling
+from ..model import Place
+from .lm import Draw
+from .model import TorchModel
+from .plain import Tokens
+from .specimen import Setting, load, row_bytes, weight_bytes
+
+SPAN = 0.05  # seconds that one timing should take, so that the clock's grain does not count
+MOST = 20  # steps in it at most
+READ = 256 << 20  # bytes read to find the bandwidth: far more than any cache holds
+READS = 3  # times, the best counts
+SETTLED = 500  # frames that Mimi has gone: its windows are full
+
+Work: TypeAlias = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One size of step. Seconds; parts are of the best run, and add up to about `best`."""
+
+    calls: int
+    context: int
+    best: float
+    median: float
+    parts: Mapping[str, float]
+    bytes: float
+    """What must be read for it."""
+
+    def share(self, bandwidth: float) -> float:
+        """Of the bandwidth, if nothing were read twice."""
+        return self.bytes / self.best / bandwidth
+
+
+class Stand:
+    """`calls` calls that have all gone `context` frames, at the next of which they stand for as long as one likes."""
+
+    def __init__(self, model: TorchModel, calls: int, context: int) -> None:
+        self._model, self._lm, self._mimi = model, model._lm, model._mimi
+        config, device = model.config.lm, model._lm.device
+        usual = Sampling()
+        where = (context - 1, SETTLED, SETTLED, SETTLED, -1, usual.text_top_k, usual.audio_top_k)
+        self._places = np.array([Place(call, call, *where) for call in range(calls)])
+        noise = np.random.default_rng(0).random((calls, 3 + config.own_streams), np.float32)
+        noise[:, :2] = usual.text_temperature, usual.audio_temperature
+        self._chances = noise
+        self._pcm = np.zeros((calls, FRAME), np.float32)
+        self._sound = torch.zeros(calls, FRAME, device=device)
+        self._slots = torch.arange(calls, device=device)
+        self._frames = torch.full_like(self._slots, SETTLED)
+        self._tokens = Tokens(self._slots, torch.full_like(self._slots, context - 1), 1, context - 1)
+        self._row, self._heard, self._codes = (
+            torch.zeros(calls, streams, dtype=torch.int64, device=device)
+            for streams in (1 + config.streams, config.heard_streams, config.own_streams)
+        )
+        self._free = torch.full_like(self._slots, -1)
+        chances = torch.from_numpy(noise.T.copy()).to(device)
+        top_k = [torch.full_like(self._slots, k) for k in (usual.text_top_k, usual.audio_top_k)]
+        self._draw = Draw(chances[0], top_k[0], chances[1], top_k[1], chances[2:])
+
+    def tick(self) -> None:
+        """All of a step: sound in, sound out."""
+        self._model.collect(self._model.tick(self._pcm, self._places, self._chances, None))
+
+    @torch.no_grad()
+    def encode(self) -> None:
+        self._mimi.encode(self._sound, self._model._sound, self._slots, self._frames)
+
+    @torch.no_grad()
+    def decode(self) -> None:
+        self._mimi.decode(self._codes, self._model._sound, self._slots, self._frames)
+
+    @torch.no_grad()
+    def temporal(self) -> None:
+        self._lm.read(self._model._state, self._row, self._tokens)
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """What is between Mimi's two parts, sampling included."""
+        where = (self._slots, self._frames, self._tokens)
+        self._lm.step(self._model._state, *where, self._heard, self._free, self._draw)
+
+
+def measure(
+    setting: Setting, calls: Sequence[int], contexts: Sequence[int], runs: int, say: Callable[[str], None]
+) -> Iterator[Step]:
+    """A step of every size; raises `ModelError` for what cannot be loaded or has no room."""
+    say("loading" if setting.model else "making weights")
+    model = load(setting, max(calls))
+    sync = torch.cuda.synchronize if setting.device == "cuda" else _nothing
+    for context in contexts:
+        for count in calls:
+            say(f"{count} call{'s' * (count > 1)}, {context} frames of context")
+            stand = Stand(model, count, min(context, model.config.lm.temporal.context))
+            works = {"all": stand.tick, "encode": stand.encode, "lm": stand.step, "temporal": stand.temporal}
+            if model.config.lm.own_streams:
+                works["decode"] = stand.decode
+            taken = interleave({name: timed(work, sync) for name, work in works.items()}, runs)
+            yield _step(setting, model.config, count, context, taken)
+
+
+def _step(
+    setting: Setting, config: ModelConfig, calls: int, context: int, taken: Mapping[str, Sequence[float]]
+) -> Step:
+    best = {name: min(seconds) for name, seconds in taken.items()}
+    decode = best.get("decode", 0.0)
+    parts = {
+        "Mimi encode": best["encode"],
+        "temporal": best["temporal"],
+        "depth": max(0.0, best["lm"] - best["temporal"]),
+        "Mimi decode": decode,
+        "rest": max(0.0, best["all"] - best["encode"] - best["lm"] - decode),
+    }
+    read = weight_bytes(config, setting.weights) + calls * row_bytes(config.lm, context, setting.keys)
+    return Step(calls, context, best["all"], median(taken["all"]), parts, read)
+
+
+def timed(work: Work, sync: Callable[[], None]) -> Callable[[], float]:
+    """A function that gives the seconds that `work` takes, after once that does not count."""
+    work()
+    sync()
+    began = time.perf_counter()
+    work()
+    sync()
+    steps = max(1, min(MOST, round(SPAN / (time.perf_counter() - began))))
+
+    def run() -> float:
+        work()
+        sync()
+        began = time.perf_counter()
+        for _ in range(steps):
+            work()
+        sync()
+        return (time.perf_counter() - began) / steps
+
+    return run
+
+
+def interleave(works: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
+    """What each takes, in turns: whatever else the machine does meets all alike."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(runs):
+        for name, work in works.items():
+            taken[name].append(work())
+    return taken
+
+
+def bandwidth(setting: Setting) -> float:
+    """Bytes a second that can be read where the model computes, with as many threads."""
+    if setting.device == "cuda":
+        return _cuda_bandwidth()
+    parts = np.ones((setting.threads, READ // setting.threads // 4), np.float32)
+    best = math.inf
+    with ThreadPoolExecutor(setting.threads) as pool:
+        for _ in range(READS):
+            began = time.perf_counter()
+            list(pool.map(np.max, parts))
+            best = min(best, time.perf_counter() - began)
+    return parts.nbytes / best
+
+
+def _cuda_bandwidth() -> float:
+    """Of a copy, which reads and writes."""
+    here = torch.ones(READ, device="cuda")
+    there = torch.empty_like(here)
+    best = math.inf
+    for _ in range(READS + 1):  # the first is slow
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        there.copy_(here)
+        torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return 2 * here.nbytes / best
+
+
+def _nothing() -> None:
+    """On a CPU a step is over when it comes back."""

@@ -1,0 +1,170 @@
+"""Models to be measured: a checkpoint's, or random weights at a named shape, since what they are costs no time."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ... import hardware
+from ...hardware import GB
+from ..checkpoint import Checkpoint, Groups, Plain, Rows8, Stored
+from ..config import MOSHI_7B, Json, LmConfig, ModelConfig, ModelError
+from ..config import model as configured
+from ..names import Shape, lm_tensors, mimi_tensors
+from . import native, plain
+from .engine import DTYPES
+from .load import GROUP, Loader, Ops, WeightKind
+from .model import TorchModel
+from .plain import Cache
+
+# The 7B; a model of a twentieth that fits the reference's patience; and the 7B's layers with next to nothing in them,
+# so that what remains is the framework.
+SHAPES: Mapping[str, Json] = {
+    "7b": MOSHI_7B,
+    "small": MOSHI_7B
+    | {"dim": 1024, "num_heads": 16, "num_layers": 8, "depformer_dim": 512, "depformer_num_heads": 8}
+    | {"depformer_dim_feedforward": int(4.125 * 512)},
+    "tiny": MOSHI_7B
+    | {"dim": 64, "num_heads": 2, "hidden_scale": 4.5, "context": 64, "text_card": 64, "card": 64}
+    | {"depformer_dim": 64, "depformer_num_heads": 2, "depformer_dim_feedforward": 288},
+}
+BYTES = {
+    "float32": 4.0,
+    "bf16": 2.0,
+    "int8": 1.0,
+    "int4": 0.625,
+}  # a weight; in 4 bits with its share of scale and bias
+MIDDLE = 7.5  # of the codes 0 to 15
+SLACK = 1 << 16  # numbers by which random tensors may begin apart
+ALIGNED = 64  # as memory is for vectors
+SPREAD = {"int8": 74.0, "int4": 4.6}  # standard deviation of codes that are all as likely
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and on what."""
+
+    shape: str = "7b"
+    model: str = ""
+    """A folder or repository; empty is random weights of that shape."""
+    weights: WeightKind = "int8"
+    keys: str = "bf16"
+    device: str = "cpu"
+    threads: int = 1
+
+
+class Random:
+    """Weights as a checkpoint would give them, cut from one pool of numbers: so those of a 7B take seconds."""
+
+    def __init__(self, shapes: Mapping[str, Shape], kind: WeightKind) -> None:
+        self._shapes = shapes
+        self._kind = kind
+        size = max(map(math.prod, shapes.values())) + SLACK
+        if kind in ("float32", "bf16"):
+            self._pool = torch.randn(size)
+        else:
+            self._pool = torch.randint(-127, 128, (size,), dtype=torch.int8)
+
+    def __call__(self, name: str) -> Stored:
+        shape = self._shapes[name]
+        if len(shape) == 1:
+            return Plain(torch.zeros(shape) if name.endswith("bias") else torch.ones(shape))
+        spread = math.prod(shape[1:]) ** -0.5  # what comes out is as large as what went in
+        rows, columns = shape[0], shape[1]
+        if self._kind == "int8":
+            return Rows8(self._cut(name, rows * columns).view(shape), torch.full((rows,), spread / SPREAD["int8"]))
+        if self._kind == "int4":
+            words = self._cut(name, rows * columns // 2).view(rows, -1).view(torch.int32)
+            scale = torch.full((rows, columns // GROUP), spread / SPREAD["int4"])
+            return Groups(words, scale, -MIDDLE * scale, 4, GROUP)
+        return Plain(self._cut(name, math.prod(shape)).view(shape) * spread)
+
+    def _cut(self, name: str, count: int) -> Tensor:
+        start = zlib.crc32(name.encode()) % (SLACK // ALIGNED) * ALIGNED  # of its own, and the same every time
+        return self._pool[start : start + count]
+
+
+def load(setting: Setting, slots: int) -> TorchModel:
+    """The model with room for so many calls, its keys and values full of something. Raises `ModelError`."""
+    device = torch.device(setting.device)
+    weights: Callable[[str], Stored]
+    codec: Callable[[str], Stored]
+    if setting.model:
+        checkpoint = Checkpoint.open(setting.model)
+        config = checkpoint.config
+        _check_memory(config, setting, slots)
+        weights, codec = checkpoint.lm("pt", str(device)), checkpoint.mimi("pt", str(device))
+    else:
+        config = configured(dict(SHAPES[setting.shape]), {})
+        _check_memory(config, setting, slots)
+        weights = Random(lm_tensors(config.lm), setting.weights)
+        codec = Random(mimi_tensors(config.mimi, config.lm.codebooks), "float32")
+    ops = ops_for(setting.device)
+    lm, mimi = Loader(weights, device, setting.weights, ops), Loader(codec, device, "float32", ops)
+    made = TorchModel(config, lm, mimi, slots, DTYPES[setting.keys])
+    for cache in made._state.temporal:
+        _fill(cache)
+    return made
+
+
+def _fill(cache: Cache) -> None:
+    """Memory that was never written is not there: to read it would take no time."""
+    for store in (cache.keys, cache.values):
+        if store.is_floating_point():
+            store.normal_()
+        else:
+            store.random_(-127, 128)
+    if cache.scales is not None:
+        cache.scales.fill_(1 / SPREAD["int8"])
+
+
+def linears(setting: Setting) -> tuple[Callable[[], None], float]:
+    """Every product of the language model's step, by a row of numbers each; and the bytes of their weights."""
+    config = configured(dict(SHAPES[setting.shape]), {}).lm
+    shapes = {name: shape for name, shape in lm_tensors(config).items() if len(shape) == 2 and "emb." not in name}
+    load = Loader(
+        Random(shapes, setting.weights), torch.device(setting.device), setting.weights, ops_for(setting.device)
+    )
+    rows = {k: torch.randn(1, k, device=setting.device) for _, k in shapes.values()}
+    products = [(load.linear(name), rows[k]) for name, (_, k) in shapes.items()]
+
+    def work() -> None:
+        for product, row in products:
+            product(row)
+
+    return work, sum(map(math.prod, shapes.values())) * BYTES[setting.weights]
+
+
+def weight_bytes(config: ModelConfig, weights: WeightKind) -> float:
+    """What every step reads of weights: all but the embeddings, of which it looks up a few rows."""
+    lm = sum(math.prod(shape) for name, shape in lm_tensors(config.lm).items() if "emb." not in name)
+    mimi = sum(math.prod(shape) for shape in mimi_tensors(config.mimi, config.lm.codebooks).values())
+    return lm * BYTES[weights] + mimi * BYTES["float32"]
+
+
+def row_bytes(config: LmConfig, context: int, keys: str) -> int:
+    """Keys and values of one call of that age."""
+    temporal = config.temporal
+    width = 2 * temporal.layers * temporal.kv_heads * temporal.head_dim * DTYPES[keys].itemsize
+    return width * min(context, temporal.context)
+
+
+def _check_memory(config: ModelConfig, setting: Setting, slots: int) -> None:
+    machine = hardware.detect() if setting.device == "cuda" else None
+    free = machine.free if machine else hardware.this_host().free
+    rows = (slots + 1) * row_bytes(config.lm, config.lm.temporal.context, setting.keys)
+    need = weight_bytes(config, setting.weights) + rows
+    if need > free:
+        raise ModelError(
+            f"{slots} calls need {need / GB:.0f} GB and {free / GB:.0f} are free: "
+            "take fewer --calls, --keys int8 or smaller --weights"
+        )
+
+
+def ops_for(device: str) -> Ops:
+    return native if device == "cpu" and native.available() else plain

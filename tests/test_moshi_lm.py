@@ -1,0 +1,128 @@
+"""The language model against the reference: greedy tokens equal, logits near, whatever comes and goes."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor  # noqa: E402
+
+from tests import oracle  # noqa: E402
+from tests.oracle import BACKENDS, NAMES, Streams  # noqa: E402
+from voice_bridge.engines.moshi.torch.load import Ops, WeightKind  # noqa: E402
+from voice_bridge.engines.moshi.torch.plain import Tokens  # noqa: E402
+
+FRAMES = 40
+
+
+@pytest.fixture(params=BACKENDS)
+def ops(request: pytest.FixtureRequest) -> Ops:
+    return BACKENDS[request.param]
+
+
+def run(streams: Streams, codes: Tensor, forced: dict[int, dict[int, int]] | None = None) -> tuple[Tensor, Tensor]:
+    """All frames of two streams: complete tokens [2, 1 + own, T] and logits [2, T, card]."""
+    tokens, logits = [], []
+    for frame in range(FRAMES):
+        step = streams.step(codes[:, :, frame], [0, 1], (forced or {}).get(frame))
+        tokens.append(streams.complete(step, [0, 1]))
+        logits.append(step.logits)
+    return torch.stack(tokens, 2), torch.stack(logits, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_greedy_tokens_are_those_of_the_reference(name: str, ops: Ops) -> None:
+    expected = oracle.expected(name)
+    tokens, logits = run(Streams(name, ops=ops), expected["mimi_codes"])
+    assert torch.equal(tokens, expected["greedy_tokens"])
+    torch.testing.assert_close(logits, expected["greedy_text_logits"], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "stt"])
+def test_a_forced_text_token_goes_the_way_of_a_sampled_one(name: str, ops: Ops) -> None:
+    expected = oracle.expected(name)
+    forced = {10 + index: {0: int(token)} for index, token in enumerate(expected["forced_ids"])}
+    tokens, logits = run(Streams(name, ops=ops), expected["mimi_codes"], forced)
+    assert torch.equal(tokens, expected["forced_tokens"])
+    torch.testing.assert_close(logits, expected["forced_text_logits"], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_streams_come_and_go_as_in_the_reference(name: str, ops: Ops) -> None:
+    expected = oracle.expected(name)
+    streams = Streams(name, ops=ops)
+    for frame in range(FRAMES):
+        for stream in expected["slots_reset"][frame].nonzero().flatten().tolist():
+            streams.frames[stream] = 0
+        present = expected["slots_exec"][frame].nonzero().flatten().tolist()
+        tokens = torch.full_like(expected["slots_tokens"][:, :, frame], -2)
+        if present:
+            step = streams.step(expected["mimi_codes"][present, :, frame], present)
+            tokens[present] = streams.complete(step, present)
+        assert torch.equal(tokens, expected["slots_tokens"][:, :, frame]), frame
+
+
+def test_the_extra_heads_are_those_of_the_reference(ops: Ops) -> None:
+    expected = oracle.expected("stt")
+    streams = Streams("stt", ops=ops)
+    for frame in range(FRAMES):
+        step = streams.step(expected["mimi_codes"][:, :, frame], [0, 1])
+        heads = expected["extra_heads"][frame, :, :, 0].transpose(0, 1)  # [B, heads, dim]
+        torch.testing.assert_close(step.heads, heads, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["moshi", "quantizable"])
+@pytest.mark.parametrize("length", [1, 5, 16, 37])
+def test_a_stretch_read_at_once_is_the_same_as_row_by_row(name: str, length: int, ops: Ops) -> None:
+    """Also when it is longer than the context."""
+    generator = torch.Generator().manual_seed(length)
+    one, other = Streams(name, ops=ops), Streams(name, ops=ops)
+    codes = oracle.expected(name)["mimi_codes"]
+    for streams in (one, other):
+        for frame in range(3):
+            streams.step(codes[:, :, frame], [0, 1])
+    config = one.config
+    rows = torch.randint(config.card, (length, 1 + config.streams), generator=generator)
+    position = torch.arange(3, 3 + length)
+    with torch.no_grad():
+        at_once = one.lm.read(one.state, rows, Tokens(torch.zeros_like(position), position, length, 3))
+        parts = [
+            other.lm.read(other.state, rows[i : i + 1], Tokens(torch.zeros(1).long(), position[i : i + 1], 1, 3 + i))
+            for i in range(length)
+        ]
+    torch.testing.assert_close(at_once, torch.cat(parts), atol=1e-5, rtol=1e-5)
+    for streams in (one, other):
+        streams.frames[0] += length
+    after = [streams.step(codes[:1, :, 3], [0]) for streams in (one, other)]
+    torch.testing.assert_close(after[0].logits, after[1].logits, atol=1e-5, rtol=1e-5)
+
+
+def divergence(name: str, kind: WeightKind, ops: Ops, keys: torch.dtype) -> tuple[float, Tensor, Tensor]:
+    """Mean KL of the text distribution, its logits and the exact ones, both reading the reference's tokens."""
+    expected = oracle.expected(name)
+    exact, rough = Streams(name, ops=ops), Streams(name, kind, ops, keys=keys)
+    found: list[tuple[Tensor, Tensor]] = []
+    for frame in range(FRAMES):
+        heard = expected["mimi_codes"][:, :, frame]
+        one = exact.step(heard, [0, 1])
+        other = rough.step(heard, [0, 1], given=one.row)
+        found.append((one.logits, other.logits))
+    p, q = (torch.cat(column) for column in zip(*found, strict=True))
+    kl = (p.softmax(-1) * (p.log_softmax(-1) - q.log_softmax(-1))).sum(-1).mean()
+    return float(kl), p, q
+
+
+@pytest.mark.parametrize("name", ["moshi", "quantizable"])
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [("float32", torch.int8), ("float32", torch.bfloat16), ("bf16", torch.bfloat16), ("int8", torch.float32)],
+)
+def test_fewer_bits_change_little(name: str, kind: WeightKind, keys: torch.dtype, ops: Ops) -> None:
+    kl, exact, rough = divergence(name, kind, ops, keys)
+    assert kl <= 0.01
+    error = float((exact - rough).abs().max())
+    best = exact.topk(2).values
+    sure = best[:, 0] - best[:, 1] > 2 * error
+    assert sure.any()
+    assert torch.equal(exact.argmax(-1)[sure], rough.argmax(-1)[sure])
