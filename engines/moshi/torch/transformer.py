@@ -82,8 +82,9 @@ class Transformer:
         ]
 
     def __call__(self, x: Tensor, caches: Caches, tokens: Tokens, weights: int = 0) -> Tensor:
-        """`x` [n, dim], a row for each of the tokens, is changed in place and given back."""
+        """`x` [n, dim], a row for each of the tokens, gives as much; it may be changed in place."""
         config = self.config
+        x = x.contiguous()
         turn = rotation(tokens.positions, config.head_dim, config.max_period) if config.rope else None
         for layer, cache in zip(self._layers[weights], caches, strict=True):
             x = layer(x, cache, tokens, turn)

@@ -1,0 +1,255 @@
+"""Moshi as a core: calls that come and go, what they are made to say and to know, and how they are renewed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch")
+
+from tests import oracle  # noqa: E402
+from tests.oracle import BACKENDS, talk  # noqa: E402
+from voice_bridge.engines.base import FRAME, Event, Injected, Opening, Said, Sound, Words  # noqa: E402
+from voice_bridge.engines.moshi.core import MoshiCore  # noqa: E402
+from voice_bridge.engines.moshi.torch.load import Ops  # noqa: E402
+
+LONG = "quantizable"  # its context is 3000 frames; the others renew a call every second
+GREEDY = {"audio_temperature": 0.0, "text_temperature": 0.0}
+
+
+@pytest.fixture(params=BACKENDS)
+def ops(request: pytest.FixtureRequest) -> Ops:
+    return BACKENDS[request.param]
+
+
+def settle(core: MoshiCore) -> None:
+    while core.work(1.0):
+        pass
+
+
+class Caller:
+    """One call, and what it got."""
+
+    def __init__(self, core: MoshiCore, slot: int, hears: NDArray[np.float32], **opening: Any) -> None:
+        self.core, self.slot, self.frames = core, slot, list(hears)
+        self.events: list[Event] = []
+        self.clock = 0
+        core.open(slot, Opening(**opening))
+        settle(core)
+
+    @property
+    def sounds(self) -> NDArray[np.float32]:
+        return np.stack([event.pcm for event in self.events if isinstance(event, Sound)])
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def step(core: MoshiCore, callers: Iterable[Caller]) -> None:
+    """The next frame of each, in one batch."""
+    here = list(callers)
+    frames = np.stack([caller.frames.pop(0) for caller in here])
+    pending = core.launch([caller.slot for caller in here], frames, [caller.clock for caller in here])
+    by_slot = {caller.slot: caller for caller in here}
+    for slot, event in core.collect(pending):
+        by_slot[slot].events.append(event)
+    for caller in here:
+        caller.clock += FRAME
+    settle(core)
+
+
+def alone(ops: Ops, frames: int, voice: int, **opening: Any) -> NDArray[np.float32]:
+    core = oracle.core(LONG, ops=ops)
+    caller = Caller(core, 0, talk(frames, voice), **opening)
+    for _ in range(frames):
+        step(core, [caller])
+    return caller.sounds
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, {}])
+def test_a_call_sounds_the_same_alone_and_among_others_that_come_pause_and_go(
+    ops: Ops, sampling: dict[str, float]
+) -> None:
+    core = oracle.core(LONG, ops=ops)
+    first = Caller(core, 2, talk(30, seed=1), seed=11, sampling=sampling)
+    second = Caller(core, 0, talk(30, seed=2), seed=12, sampling=sampling)
+    for frame in range(30):
+        step(core, [first] if 10 <= frame < 15 else [second, first])  # the second pauses
+        if frame == 20:
+            core.close(0)
+            second = Caller(core, 0, talk(30, seed=3), seed=13, sampling=sampling)
+    for caller, voice, frames in ((first, 1, 30), (second, 3, 9)):
+        expected = alone(ops, frames, voice, seed=10 + voice, sampling=sampling)
+        np.testing.assert_allclose(caller.sounds, expected, atol=1e-5)
+
+
+def test_seeds_decide_what_is_drawn() -> None:
+    one, same, other = (alone(oracle.BACKENDS["plain"], 12, 1, seed=seed) for seed in (5, 5, 6))
+    assert np.array_equal(one, same)
+    assert not np.allclose(one, other, atol=1e-3)
+
+
+def test_a_slot_that_is_taken_again_is_as_new(ops: Ops) -> None:
+    core = oracle.core(LONG, slots=1, ops=ops)
+    for _ in range(2):
+        caller = Caller(core, 0, talk(25), seed=1, persona="")
+        for _ in range(25):
+            step(core, [caller])
+        core.close(0)
+        settle(core)
+    np.testing.assert_array_equal(caller.sounds, alone(ops, 25, 0, seed=1))
+
+
+def test_what_is_said_stands_in_the_text_stream_token_by_token(tmp_path: Path) -> None:
+    core = oracle.core("moshi", trace=str(tmp_path / "tokens.jsonl"))
+    caller = Caller(core, 0, np.zeros((60, FRAME), np.float32), call="a", greeting="hello and welcome")
+    for _ in range(60):
+        step(core, [caller])
+    words = [event for event in caller.of(Words) if event.forced]
+    assert words[-1].text == "hello and welcome"
+    assert words[-1].final
+    assert [said.id for said in caller.of(Said)] == [0]
+    import json
+
+    tokens = [json.loads(line)["text"] for line in (tmp_path / "tokens.jsonl").read_text().splitlines()]
+    asked = core._tokenizer.encode("hello and welcome")  # the stream of a fresh call: nothing comes before it
+    forced = [token for token in tokens if token not in (0, 3)]
+    assert forced[: len(asked)] == asked
+
+
+def test_a_caller_who_speaks_up_interrupts_only_what_may_be_interrupted() -> None:
+    for interruptible in (True, False):
+        core = oracle.core("moshi")
+        caller = Caller(core, 0, np.concatenate([np.zeros((3, FRAME), np.float32), talk(50)]))
+        core.say(0, 1, "hello and welcome", interruptible)
+        for _ in range(53):
+            step(core, [caller])
+        said = [event.id for event in caller.of(Said)]
+        assert said == ([] if interruptible else [1])
+
+
+def test_context_is_read_between_two_frames_and_leaves_what_is_under_way_untouched(ops: Ops) -> None:
+    """The same rows, given one by one to the model at the same place, lead to the same next frame."""
+    plain, told = (oracle.core(LONG, ops=ops) for _ in range(2))
+    callers = [Caller(core, 0, talk(20), seed=3, sampling=GREEDY) for core in (plain, told)]
+    for caller in callers:
+        for _ in range(8):
+            step(caller.core, [caller])
+    told.inject(0, 7, "the gate code is on the table", "silent", None)
+    settle(told)
+    rows = told._given.context("the gate code is on the table", "silent")
+    call, model = plain._slots[0], plain._model
+    for row in rows:
+        model.read(call.row, call.position, row[None], 0)
+        call.position += 1
+    for caller in callers:
+        for _ in range(12):
+            step(caller.core, [caller])
+    assert [event.id for event in callers[1].of(Injected)] == [7]
+    np.testing.assert_allclose(callers[0].sounds, callers[1].sounds, atol=1e-5)
+    assert not np.allclose(callers[1].sounds[9:], alone_in(LONG, ops, 20)[9:], atol=1e-3)
+
+
+def alone_in(name: str, ops: Ops, frames: int) -> NDArray[np.float32]:
+    core = oracle.core(name, ops=ops)
+    caller = Caller(core, 0, talk(frames), seed=3, sampling=GREEDY)
+    for _ in range(frames):
+        step(core, [caller])
+    return caller.sounds
+
+
+def test_a_persona_is_known_before_the_first_frame() -> None:
+    core = oracle.core(LONG)
+    caller = Caller(core, 0, talk(12), persona="you are kind and patient", seed=3, sampling=GREEDY)
+    told = len(core._slots[0].persona)
+    for _ in range(12):
+        step(core, [caller])
+    assert core._slots[0].position == 1 + told + 11  # the model's own row, the persona, and a row a frame after it
+    assert not np.allclose(caller.sounds[2:], alone_in(LONG, BACKENDS["plain"], 12)[2:], atol=1e-3)
+
+
+def test_a_call_whose_persona_is_not_read_yet_hears_silence_and_is_answered_frame_by_frame() -> None:
+    core = oracle.core(LONG)
+    core.open(0, Opening(persona="you are kind"))
+    events = core.collect(core.launch([0], talk(1), [0]))
+    assert [(slot, type(event)) for slot, event in events] == [(0, Sound)]
+    assert not events[0][1].pcm.any()  # type: ignore[union-attr]
+
+
+def test_a_vector_on_the_input_lasts_as_long_as_was_asked() -> None:
+    def heard(frames: int) -> NDArray[np.float32]:
+        core = oracle.core("moshi")
+        caller = Caller(core, 0, talk(40), seed=3, sampling=GREEDY)
+        for frame in range(40):
+            if frame == 5 and frames:
+                core.steer(0, np.full(64, 0.5, np.float32), frames)
+            step(core, [caller])
+        assert core._model._plain[0]  # type: ignore[attr-defined]
+        return caller.sounds
+
+    untouched, short = heard(0), heard(4)
+    assert np.array_equal(untouched[:5], short[:5])
+    assert not np.allclose(untouched[5:12], short[5:12], atol=1e-3)
+
+
+def test_conditions_are_chosen_by_name() -> None:
+    def heard(**conditions: str) -> NDArray[np.float32]:
+        core = oracle.core("conditioned")
+        caller = Caller(core, 0, talk(8), seed=3, sampling=GREEDY, conditions=conditions)
+        for _ in range(8):
+            step(core, [caller])
+        return caller.sounds
+
+    assert np.array_equal(heard(), heard(description="very_good"))
+    assert not np.allclose(heard(), heard(description="very_bad"), atol=1e-3)
+    with pytest.raises(ValueError, match="condition description = 'odd': take one of very_good"):
+        heard(description="odd")
+    with pytest.raises(ValueError, match="no condition 'mood': it has description"):
+        heard(mood="good")
+
+
+@pytest.mark.parametrize(("name", "value"), [("temperature", 1.0), ("audio_top_k", -1.0)])
+def test_a_sampling_that_makes_no_sense_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        oracle.core("moshi").open(0, Opening(sampling={name: value}))
+
+
+def test_ten_renewals_leave_a_call_as_if_it_had_just_begun_with_its_last_rows(ops: Ops) -> None:
+    core = oracle.core("moshi", slots=2, ops=ops)
+    rows, renewed = [], 0
+    other = Caller(core, 1, talk(400, seed=9))
+    caller = Caller(core, 0, talk(400), seed=3, persona="hi")
+    for _ in range(400):
+        before = core._slots[0].position
+        step(core, [caller, other])
+        call = core._slots[0]
+        rows.append(call.talk[-1] if call.talk else None)
+        if call.position < before:
+            renewed += 1
+            talked = call.position - 1 - len(call.persona)
+            assert talked >= core._kept
+            given = np.concatenate([core._given.first, call.persona, np.stack(rows[-talked:])])
+            compare(core, call, given)
+        if renewed == 10:
+            break
+    assert renewed == 10
+    assert len(caller.sounds) == len(rows)
+    assert len(core._rows) == 1  # the spare one
+
+
+def compare(core: MoshiCore, call: Any, given: NDArray[np.int64]) -> None:
+    """The call's keys and values are those of a fresh row that has read `given`."""
+    assert call.position == len(given)
+    model = core._model
+    fresh = core._rows[-1]
+    model.read(fresh, 0, given, call.index)
+    for cache in model._state.temporal:  # type: ignore[attr-defined]
+        for stored in (cache.keys, cache.values):
+            torch.testing.assert_close(
+                stored[call.row, :, : len(given)], stored[fresh, :, : len(given)], atol=1e-5, rtol=1e-5
+            )
