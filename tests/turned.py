@@ -20,6 +20,7 @@ from voice_bridge.bridge.daemon import Daemon
 from voice_bridge.bridge.phone.clock import Clock
 from voice_bridge.bridge.phone.phone import Phone
 from voice_bridge.engines import wire
+from voice_bridge.engines.base import Core
 from voice_bridge.engines.echo import EchoCore
 from voice_bridge.engines.host import HostEngine
 from voice_bridge.engines.worker import Worker
@@ -62,18 +63,21 @@ class TurnedClock(Clock):
 class InlineChild:
     """A worker at the end of a real socketpair, but in this process: it answers before time moves on."""
 
-    def __init__(self, owner: HostEngine, slots: int) -> None:
+    def __init__(self, owner: HostEngine, slots: int, core: Core | None = None) -> None:
         self.restarts = 0
         self.health: wire.Health | None = None
+        self.progress = ""
+        self.dropped = 0
         self.behind = False
         self._owner = owner
         self._slots = slots
+        self._core = core or EchoCore(slots)
         self._unpacker = wire.Unpacker()
 
     async def start(self) -> None:
         self._ours, theirs = socket.socketpair()
         self._theirs = theirs
-        self._worker = Worker(theirs, EchoCore(self._slots), self._slots)
+        self._worker = Worker(theirs, self._core, self._slots)
         self._worker.warm_up()
         self.health = self._worker.health()
         self._owner.child_up(self.health)
@@ -107,13 +111,13 @@ class InlineChild:
 
 
 @contextlib.asynccontextmanager
-async def bridge(folder: Path, slots: int = 10, **settings: Any) -> AsyncIterator[Daemon]:
-    """A daemon on a free port; settings as `calls__max_minutes=1`."""
+async def bridge(folder: Path, slots: int = 10, core: Core | None = None, **settings: Any) -> AsyncIterator[Daemon]:
+    """A daemon on a free port; settings as `calls__max_minutes=1`. Its engine is the test line, or this core."""
     empty = folder / "config.toml"
     empty.touch()
     given = {"server.port": 0} | {name.replace("__", "."): value for name, value in settings.items()}
     engine = HostEngine("echo", "", slots)
-    engine.child = InlineChild(engine, slots)  # type: ignore[assignment]
+    engine.child = InlineChild(engine, slots, core)  # type: ignore[assignment]
     async with Daemon(load(empty, given, env={}), engine) as daemon:
         yield daemon
 
