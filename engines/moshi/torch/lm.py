@@ -57,7 +57,8 @@ class Lm:
         self.config = config
         self.device = load.device
         self._ops = load.ops
-        self._embeddings = _Embeddings(load, ["text_emb", *(f"emb.{i}" for i in range(config.streams))])
+        names = ["text_emb", *(f"emb.{i}" for i in range(config.streams))]
+        self._embeddings = _Embeddings(load, names, [config.text_card + 1, *[config.card + 1] * config.streams])
         self._temporal = Transformer(config.temporal, load, "transformer")
         self._norm = Norm(load, "out_norm", config.temporal.norm)
         self._text = load.linear("text_linear.weight")
@@ -147,7 +148,7 @@ class Depth:
         self._project = load.linear(*(f"depformer_in.{i}.weight" for i in projections))
         self._projection = [projections.index(i) for i in depth.projections]
         names = ["depformer_text_emb", *(f"depformer_emb.{i}" for i in range(depth.codebooks - 1))]
-        self._embeddings = [_Embeddings(load, [name], low_rank=bool(depth.low_rank)) for name in names]
+        self._embeddings = [_Embeddings(load, [name], [0], low_rank=bool(depth.low_rank)) for name in names]
         self._transformer = Transformer(depth.transformer, load, "depformer")
         self._norms = [
             Norm(load, f"depformer_norms.{i}", depth.norm) if depth.norm else None for i in range(depth.codebooks)
@@ -181,11 +182,10 @@ class Depth:
 class _Embeddings:
     """Several tables as one; looked up in each, and summed."""
 
-    def __init__(self, load: Loader, names: list[str], low_rank: bool = False) -> None:
-        tables = [load.tensor(f"{name}.weight").to(load.dtype) for name in names]
-        offsets = [0, *(len(table) for table in tables[:-1])]
-        self._table = torch.cat(tables)
-        self._offsets = torch.tensor(offsets, device=load.device).cumsum(0)
+    def __init__(self, load: Loader, names: list[str], cards: list[int], low_rank: bool = False) -> None:
+        """`names` are the tables', and `cards` how many rows each has."""
+        self._table = load.table(*(f"{name}.weight" for name in names))
+        self._offsets = torch.tensor([0, *cards[:-1]], device=load.device).cumsum(0)
         self._widen = load.linear(f"{names[0]}.low_rank.weight") if low_rank else None
         self._dtype = load.activations
 

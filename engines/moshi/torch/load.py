@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, Protocol, TypeAlias, get_args
 
 import torch
@@ -16,6 +16,8 @@ WeightKind: TypeAlias = Literal["float32", "bf16", "int8", "int4"]
 KINDS: tuple[WeightKind, ...] = get_args(WeightKind)
 GROUP = 32  # weights that share a scale in four bits, unless the checkpoint has its own groups
 FIFTEEN = 15.0  # the highest code of four bits
+LEAST = 1e-12  # a scale: a row of zeros must not be divided by zero
+ROWS = 1024  # widened at a time: 16 MB of the 7B
 
 
 class Linear(Protocol):
@@ -61,10 +63,14 @@ class Loader:
         return torch.float32 if self.device.type == "cpu" else self.dtype
 
     def tensor(self, name: str) -> Tensor:
-        return wide(self._stored(name)).to(self.device)
+        return filled(self._stored(name), torch.float32).to(self.device)
+
+    def table(self, *names: str) -> Tensor:
+        """The weights under these names, one below the other, to be looked up in."""
+        return torch.cat([filled(self._stored(name), self.dtype).to(self.device) for name in names])
 
     def linear(self, *names: str) -> Linear:
-        """The weights under these names, one below the other."""
+        """The weights under these names, one below the other, to be multiplied by."""
         parts = [self._stored(name) for name in names]
         if self.kind == "int8":
             eights = [int8_rows(part) for part in parts]
@@ -72,38 +78,56 @@ class Loader:
         if self.kind == "int4":
             fours = [int4_groups(part) for part in parts]
             return self.ops.int4(*(torch.cat(column).to(self.device) for column in zip(*fours, strict=True)))
-        return self.ops.dense(torch.cat([wide(part).to(self.device, self.dtype) for part in parts]))
+        return self.ops.dense(torch.cat([filled(part, self.dtype).to(self.device) for part in parts]))
 
 
-def wide(stored: Stored) -> Tensor:
-    """As float32, wherever it lies."""
+def chunks(stored: Stored) -> Iterator[Tensor]:
+    """Some rows at a time, as float32."""
     match stored:
         case Plain(values):
-            weights: Tensor = values.float()
+            for part in values.split(ROWS):
+                yield part.float()
         case Rows8(codes, scale):
-            weights = codes.float() * scale.float()[:, None]
+            for part, factor in zip(codes.split(ROWS), scale.split(ROWS), strict=True):
+                yield part * factor[:, None]
         case Groups(packed, scales, biases, bits, group):
-            codes = plain.unpack(packed, bits).view(*scales.shape, group)
-            weights = (codes * scales.float()[..., None] + biases.float()[..., None]).flatten(1)
-    return weights
+            columns = (tensor.split(ROWS) for tensor in (packed, scales.float(), biases.float()))
+            for words, factor, bias in zip(*columns, strict=True):
+                codes = plain.unpack(words, bits).view(*factor.shape, group)
+                yield (codes * factor[..., None] + bias[..., None]).flatten(1)
+
+
+def filled(stored: Stored, dtype: torch.dtype) -> Tensor:
+    """As it is where that is right, else filled chunk by chunk: a tensor never lies there twice in 32 bits."""
+    if isinstance(stored, Plain):
+        values: Tensor = stored.values
+        return values.to(dtype)
+    return torch.cat([chunk.to(dtype) for chunk in chunks(stored)])
 
 
 def int8_rows(stored: Stored) -> tuple[Tensor, Tensor]:
     """Codes [m, k] and a scale for each row [m]."""
     if isinstance(stored, Rows8):
         return stored.codes, stored.scale.float()
-    weights = wide(stored)
-    scale = weights.abs().amax(1).clamp_min(1e-12) / EIGHT_BITS
-    return (weights / scale[:, None]).round().to(torch.int8), scale
+    codes, scales = [], []
+    for chunk in chunks(stored):
+        scale = chunk.abs().amax(1).clamp_min(LEAST) / EIGHT_BITS
+        codes.append((chunk / scale[:, None]).round().to(torch.int8))
+        scales.append(scale)
+    return torch.cat(codes), torch.cat(scales)
 
 
 def int4_groups(stored: Stored) -> tuple[Tensor, Tensor, Tensor]:
     """Words of eight codes from 0 to 15 [m, k / 8], and a scale and a bias for each group of a row [m, k / group]."""
     if isinstance(stored, Groups) and stored.bits == 4:
         return stored.packed.view(torch.int32), stored.scales.float(), stored.biases.float()
-    weights = wide(stored)
-    groups = weights.view(len(weights), -1, GROUP)
-    low, high = groups.aminmax(dim=-1)
-    scales = ((high - low) / FIFTEEN).clamp_min(1e-12)
-    codes = ((groups - low[..., None]) / scales[..., None]).round().to(torch.uint8).flatten(1)
-    return (codes[:, ::2] | codes[:, 1::2] << 4).view(torch.int32), scales, low
+    words, scales, biases = [], [], []
+    for chunk in chunks(stored):
+        groups = chunk.view(len(chunk), -1, GROUP)
+        low, high = groups.aminmax(dim=-1)
+        scale = ((high - low) / FIFTEEN).clamp_min(LEAST)
+        codes = ((groups - low[..., None]) / scale[..., None]).round().to(torch.uint8).flatten(1)
+        words.append((codes[:, ::2] | codes[:, 1::2] << 4).view(torch.int32))
+        scales.append(scale)
+        biases.append(low)
+    return torch.cat(words), torch.cat(scales), torch.cat(biases)
