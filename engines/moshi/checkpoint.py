@@ -202,7 +202,7 @@ class Weights:
         if missing:
             raise ModelError(
                 f"{path}: {len(missing)} of {len(found)} tensors are missing: {some(missing)}"
-                f"{resemblance(self._entries) if 2 * len(missing) > len(found) else ''}"
+                f"{resemblance(self._entries, found) if 2 * len(missing) > len(found) else ''}"
             )
         if wrong:
             raise ModelError(f"{path}: {wrong[0]}; does it belong to this config.json?")
@@ -235,6 +235,8 @@ class Weights:
             stored = shape
         if len(stored) != len(shape):
             return wrong
+        if len(parts) > 1 and len(shape) != 2:
+            return f"{name} is quantised, which only matrices may be"
         if len(parts) > 1 and any(self._entries[part].shape[:1] != stored[:1] for part in parts):
             return f"{name} does not fit its scales"
         if entry.dtype == "U32":
@@ -243,10 +245,14 @@ class Weights:
             stored = (stored[0], shape[1])
             if bits not in PACKED_BITS or group not in GROUPS:
                 return f"{name} has {bits} bits in groups of {group}; known are 4 and 8 bits in groups of 32, 64 or 128"
-        if number is not None and stored[0] % shape[0] == 0 and number < stored[0] // shape[0]:
+        if number is not None and stored[0] % shape[0] == 0:
             sets = stored[0] // shape[0]
             stored = (shape[0], *stored[1:])
-        return Place(parts, number or 0, sets, bits, group) if stored == shape else wrong
+        if stored != shape:
+            return wrong
+        if (number or 0) >= sets:
+            return f"{name} holds the weights of {sets} steps, and more are needed"
+        return Place(parts, number or 0, sets, bits, group)
 
     def _find_adapter(self, name: str) -> Place | None:
         for spelling, number in self._spellings(name):
@@ -254,12 +260,15 @@ class Weights:
             parts = (f"{stem}.lora_A.weight", f"{stem}.lora_B.weight")
             if not all(part in self._entries for part in parts):
                 continue
+            down, up = (self._entries[part] for part in parts)
             if len(self._places[name].parts) > 1:
-                raise ModelError(f"{self._entries[parts[0]].file}: adapters cannot be merged into quantised weights")
-            (rank, inputs), (outputs, inner) = (self._entries[part].shape for part in parts)
-            sets = outputs // self._wanted[name][0]
-            if (inputs, rank, outputs) != (self._wanted[name][1], inner * sets, sets * self._wanted[name][0]):
-                raise ModelError(f"{self._entries[parts[0]].file}: {parts[0]} does not fit {name}")
+                raise ModelError(f"{down.file}: adapters cannot be merged into quantised weights")
+            rows, *columns = self._wanted[name]
+            sets = up.shape[0] // rows if up.shape else 0
+            rank = up.shape[-1] if up.shape else 0
+            fits = up.shape == (sets * rows, rank) and down.shape == (sets * rank, *columns) and len(columns) == 1
+            if not fits or (number or 0) >= sets:
+                raise ModelError(f"{down.file}: {parts[0]} does not fit {name}")
             return Place(parts, number or 0, sets)
         return None
 
@@ -270,7 +279,7 @@ class Weights:
         if rest:
             raise ModelError(
                 f"{path}: {len(rest)} tensors have no place in this model: {some(rest)}"
-                f"{resemblance(rest)}; does it belong to this config.json?"
+                f"{resemblance(rest, self._wanted)}; does it belong to this config.json?"
             )
 
 
@@ -278,9 +287,13 @@ def some(these: Sequence[str]) -> str:
     return ", ".join(these[:NAMED]) + (", ..." if len(these) > NAMED else "")
 
 
-def resemblance(found: Collection[str]) -> str:
+def resemblance(found: Collection[str], wanted: Collection[str]) -> str:
     """What a file is instead, judged by the names in it."""
-    looks = (family for mark, family in FAMILIES.items() if any(mark in name for name in found))
+
+    def has(mark: str, names: Collection[str]) -> bool:
+        return any(mark in name for name in names)
+
+    looks = (family for mark, family in FAMILIES.items() if has(mark, found) and not has(mark, wanted))
     return "".join(f"; it looks like {family}" for family in islice(looks, 1))
 
 

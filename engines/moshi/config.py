@@ -326,7 +326,7 @@ def _refuse(raw: Json, **expected: object) -> None:
             raise ModelError(f"{name} = {raw[name]!r} is not known here; only {value!r} is")
 
 
-# The first Moshi repositories have no config.json: then it is this.
+# The first Moshi repositories have no config.json, and that of PersonaPlex says nothing of this.
 MOSHI_7B: Json = {
     "dim": 4096,
     "text_card": 32000,

@@ -61,7 +61,9 @@ def find(model: str | Path, revision: str | None = None, report: Report = quiet)
     if folder.is_dir():
         return folder
     repo, revision = identify(str(model), revision)
-    return cached(repo, revision) or fetch(repo, revision, report=report)
+    with _explained(_hub(repo), repo, revision):
+        found = cached(repo, revision)
+    return found or fetch(repo, revision, report=report)
 
 
 def identify(model: str, revision: str | None = None) -> tuple[str, str | None]:
@@ -295,13 +297,14 @@ def _explained(hub: Any, repo: str, revision: str | None) -> Iterator[None]:
         raise ModelError(gated) from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"{repo} has no revision {revision}; without one, main is taken") from error
-    except errors.RepositoryNotFoundError as error:
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise ModelError(
             f"{repo}: there is no such folder, and no such repository on the hub; for a private one set HF_TOKEN"
         ) from error
     except errors.OfflineModeIsEnabled as error:
         raise Unreachable(f"{repo}: the hub was not asked, HF_HUB_OFFLINE is set") from error
-    except Exception as error:  # the library's transport changes from version to version, and so do its errors
+    # The library's transport changes with its version; its own errors are made of the transport's.
+    except (HTTPException, *errors.HfHubHTTPError.__bases__) as error:
         if isinstance(error, HTTPError) and error.code in DENIED:
             raise ModelError(gated) from error
         if isinstance(error, OSError) and error.errno in OUR_DISK:

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from ..base import FRAME, Flush, Said, Speaker, TextEvent, Words
 from .tokenizer import Tokenizer, Word, tidy
 
-# Pace, in frames of 80 ms. For English telephone talk this makes 2.8 words a second with the pauses.
+# Pace, in frames of 80 ms. For English telephone talk this makes 2.7 words a second with the pauses.
 WORD = 1.7  # what any word takes beyond its letters
 LETTER = 0.7
 SIGN = 3.0  # a digit or a symbol, which is spoken as a word

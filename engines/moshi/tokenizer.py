@@ -36,14 +36,15 @@ class Tokenizer:
         self._pieces = pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
         self._spelling = [_spelling(pieces, token) for token in range(pieces.get_piece_size())]
         names = map(pieces.id_to_piece, range(len(self._spelling)))
-        self._known = {
-            name for name in names if len(name) == 1 and name != SPACE
-        }  # characters with a piece of their own
+        self._known = {name for name in names if len(name) == 1 and name != SPACE}  # characters that are pieces
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
         try:
-            return cls(path.read_bytes())
+            model = path.read_bytes()
+            if not model:
+                raise RuntimeError("the file is empty")  # which sentencepiece would take for a model
+            return cls(model)
         except OSError as error:
             raise ModelError(f"{path}: {error.strerror}; fetch the checkpoint again") from error
         except RuntimeError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from ...base import FRAME
-from ..config import ModelConfig, Sampling
+from ..config import Sampling
 from ..model import Place
+from ..names import mimi_tensors
 from .lm import Draw
 from .model import TorchModel
 from .plain import Tokens
-from .specimen import Setting, load, row_bytes, weight_bytes
+from .specimen import Setting, load
 
 SPAN = 0.05  # seconds that one timing should take, so that the clock's grain does not count
 MOST = 20  # steps in it at most
@@ -27,7 +28,7 @@ READ = 256 << 20  # bytes read to find the bandwidth: far more than any cache ho
 READS = 3  # times, the best counts
 SETTLED = 500  # frames that Mimi has gone: its windows are full
 
-Work: TypeAlias = Callable[[], object]
+Work: TypeAlias = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Stand:
     def __init__(self, model: TorchModel, calls: int, context: int) -> None:
         self._model, self._lm, self._mimi = model, model._lm, model._mimi
         config, device = model.config.lm, model._lm.device
+        self.speaks = config.own_streams > 0
         usual = Sampling()
         where = (context - 1, SETTLED, SETTLED, SETTLED, -1, usual.text_top_k, usual.audio_top_k)
         self._places = np.array([Place(call, call, *where) for call in range(calls)])
@@ -97,26 +99,41 @@ class Stand:
 
 
 def measure(
-    setting: Setting, calls: Sequence[int], contexts: Sequence[int], runs: int, say: Callable[[str], None]
-) -> Iterator[Step]:
-    """A step of every size; raises `ModelError` for what cannot be loaded or has no room."""
+    setting: Setting, most: int, contexts: Sequence[int], runs: int, say: Callable[[str], None]
+) -> tuple[list[Step], float]:
+    """A step of 1, 2, 4 and up to `most` calls or as many as there is memory for, at each context.
+
+    Gives too how many bytes a second the machine read meanwhile, at its best. Raises `ModelError` for what cannot be
+    loaded.
+    """
     say("loading" if setting.model else "making weights")
-    model = load(setting, max(calls))
-    sync = torch.cuda.synchronize if setting.device == "cuda" else _nothing
-    for context in contexts:
-        for count in calls:
-            say(f"{count} call{'s' * (count > 1)}, {context} frames of context")
-            stand = Stand(model, count, min(context, model.config.lm.temporal.context))
-            works = {"all": stand.tick, "encode": stand.encode, "lm": stand.step, "temporal": stand.temporal}
-            if model.config.lm.own_streams:
-                works["decode"] = stand.decode
-            taken = interleave({name: timed(work, sync) for name, work in works.items()}, runs)
-            yield _step(setting, model.config, count, context, taken)
+    model, fit = load(setting, most)
+    most = min(most, fit.room)
+    codec = sum(map(math.prod, mimi_tensors(model.config.mimi, model.config.lm.codebooks).values()))
+    longest = model.config.lm.temporal.context
+    steps, byte = [], math.inf
+    for context in (min(context, longest) for context in contexts):
+        for calls in sorted({most, *(1 << n for n in range(most.bit_length()))}):
+            say(f"{calls} call{'s' * (calls > 1)}, {context} frames of context")
+            runners = _runners(Stand(model, calls, context), setting.device == "cuda")
+            taken = interleave(runners | {"byte": lambda: 1 / bandwidth(setting)}, runs)
+            byte = min(byte, *taken["byte"])
+            read = fit.read + codec * torch.float32.itemsize + calls * fit.ring * context / longest
+            steps.append(_step(calls, context, taken, read))
+    return steps, 1 / byte
 
 
-def _step(
-    setting: Setting, config: ModelConfig, calls: int, context: int, taken: Mapping[str, Sequence[float]]
-) -> Step:
+def _runners(stand: Stand, cuda: bool) -> dict[str, Callable[[], float]]:
+    works = {"encode": stand.encode, "lm": stand.step, "temporal": stand.temporal, "decode": stand.decode}
+    if not stand.speaks:
+        del works["decode"]
+    if not cuda:
+        return {name: timed(work) for name, work in (works | {"all": stand.tick}).items()}
+    captured = {name: _captured(work) for name, work in works.items()}
+    return {name: timed(work, torch.cuda.synchronize) for name, work in (captured | {"all": stand.tick}).items()}
+
+
+def _step(calls: int, context: int, taken: Mapping[str, Sequence[float]], read: float) -> Step:
     best = {name: min(seconds) for name, seconds in taken.items()}
     decode = best.get("decode", 0.0)
     parts = {
@@ -126,11 +143,10 @@ def _step(
         "Mimi decode": decode,
         "rest": max(0.0, best["all"] - best["encode"] - best["lm"] - decode),
     }
-    read = weight_bytes(config, setting.weights) + calls * row_bytes(config.lm, context, setting.keys)
     return Step(calls, context, best["all"], median(taken["all"]), parts, read)
 
 
-def timed(work: Work, sync: Callable[[], None]) -> Callable[[], float]:
+def timed(work: Work, sync: Callable[[], None] = lambda: None) -> Callable[[], float]:
     """A function that gives the seconds that `work` takes, after once that does not count."""
     work()
     sync()
@@ -149,6 +165,23 @@ def timed(work: Work, sync: Callable[[], None]) -> Callable[[], float]:
         return (time.perf_counter() - began) / steps
 
     return run
+
+
+def _captured(work: Work) -> Work:
+    """The same as one launch, as it is in a tick: by itself each operation would wait for its own launch."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        work()  # what is made at first use must not be made within a graph
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+
+    def replay() -> None:
+        graph.replay()
+
+    return replay
 
 
 def interleave(works: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
@@ -186,7 +219,3 @@ def _cuda_bandwidth() -> float:
         torch.cuda.synchronize()
         best = min(best, time.perf_counter() - began)
     return 2 * here.nbytes / best
-
-
-def _nothing() -> None:
-    """On a CPU a step is over when it comes back."""

@@ -17,6 +17,7 @@ from .load import Loader
 # With fewer steps than this a frame, a layer's weights outweigh what flows through it: better to copy the windows
 # and read the weights once for all streams than once a stream.
 FEW_STEPS = 8
+PLAIN = ([0, 0], [1, 1], [1, 1], 1)  # to oneDNN: no padding, stride and dilation of one, one group
 
 
 class Tails:
@@ -46,7 +47,10 @@ class Conv:
         self._product: Product = Direct(weight, bias) if direct else Windows(load, weight, bias)
 
     def __call__(self, x: Tensor, tails: Tensor, elu: bool = True) -> Tensor:
-        """x, which holds [n, steps, wide] however it is grouped, gives [n, steps * block, channels]."""
+        """x, which holds [n, steps, wide] however it is grouped, gives [n, steps * block, channels].
+
+        `tails` [n, width] are the streams' rows of the stack's tails; this one's part moves on.
+        """
         x = x.view(len(x), self._steps, self._wide)
         rows = x.new_empty(len(x), self._past + self._steps, self._wide)
         tail = tails[:, self._tail].unflatten(1, (self._past, self._wide))
@@ -97,7 +101,10 @@ class Windows:
 
 
 class Direct:
-    """oneDNN, which reads the windows where they are: rows as an image one pixel high, its channels last."""
+    """oneDNN, which reads the windows where they are: rows as an image one pixel high, its channels last.
+
+    `torch.conv1d` would take other ways for one stream, and reorder weights and sound in every call.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         kernel = weight.permute(2, 1, 0).unsqueeze(2)  # [out, wide, 1, taps]
@@ -109,12 +116,7 @@ class Direct:
         return out.squeeze(2).transpose(1, 2)
 
     def add(self, to: Tensor, rows: Tensor) -> None:
-        torch.ops.mkldnn._convolution_pointwise_(
-            _image(to), _image(rows), *self._kernel, "add", 1.0, None, [], None
-        )
-
-
-PLAIN = ([0, 0], [1, 1], [1, 1], 1)  # no padding, stride and dilation of one, one group
+        torch.ops.mkldnn._convolution_pointwise_(_image(to), _image(rows), *self._kernel, "add", 1.0, None, [], None)
 
 
 def _image(rows: Tensor) -> Tensor:

@@ -39,16 +39,39 @@ typedef uint16_t Shorts __attribute__((vector_size(32)));
 template <class V>
 inline V load(const void* from, int64_t count = LANES) {
   V v{};
-  std::memcpy(&v, from, count >= LANES ? sizeof(V) : count * sizeof(V) / LANES);
+  if (count >= LANES)
+    std::memcpy(&v, from, sizeof v);
+  else
+    std::memcpy(&v, from, count * sizeof v / LANES);
   return v;
 }
 
 template <class V>
 inline void store(void* to, V v, int64_t count = LANES) {
-  std::memcpy(to, &v, count >= LANES ? sizeof(V) : count * sizeof(V) / LANES);
+  if (count >= LANES)
+    std::memcpy(to, &v, sizeof v);
+  else
+    std::memcpy(to, &v, count * sizeof v / LANES);
 }
 
 inline F floats(I v) { return __builtin_convertvector(v, F); }
+
+#ifdef __AVX512F__
+inline I widened(Bytes v) { return (I)_mm512_cvtepi8_epi32((__m128i)v); }
+inline I widened(Shorts v) { return (I)_mm512_cvtepu16_epi32((__m256i)v); }
+inline Bytes bytes(I v) { return (Bytes)_mm512_cvtepi32_epi8((__m512i)v); }
+inline F halves(Shorts v) { return (F)_mm512_cvtph_ps((__m256i)v); }  // sixteen float16
+#else
+inline I widened(Bytes v) { return __builtin_convertvector(v, I); }
+inline I widened(Shorts v) { return __builtin_convertvector(v, I); }
+inline Bytes bytes(I v) { return __builtin_convertvector(v, Bytes); }
+inline F halves(Shorts v) {
+  __m128i eight[2];
+  std::memcpy(eight, &v, sizeof v);
+  const __m256 wide[2] = {_mm256_cvtph_ps(eight[0]), _mm256_cvtph_ps(eight[1])};
+  return load<F>(wide);
+}
+#endif
 
 inline float as_float(int32_t bits) {
   float value;
@@ -88,8 +111,42 @@ inline V larger(V a, V b) {
 
 inline F absolute(F v) { return (F)((I)v & 0x7fffffff); }
 
+// One bit for each lane that is -1.
+inline unsigned lanes_of(I mask) {
+  __m256 half[2];
+  std::memcpy(half, &mask, sizeof mask);
+  return _mm256_movemask_ps(half[0]) | _mm256_movemask_ps(half[1]) << 8;
+}
+
+inline int32_t load_word(const void* from) {
+  int32_t word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
+
+// Four vectors of bytes: then each word of them holds the same byte of all four. Bytes stay within their 128 bits.
+inline void zip(I* row) {
+#ifdef __AVX512BW__
+#define UNPACK(name, a, b) ((I)_mm512_unpack##name((__m512i)(a), (__m512i)(b)))
+#else
+  const auto half = [](const I& v, int i) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(&v) + i); };
+  const auto both = [](__m256i a, __m256i b) {
+    const __m256i two[2] = {a, b};
+    return load<I>(two);
+  };
+#define UNPACK(name, a, b) \
+  both(_mm256_unpack##name(half(a, 0), half(b, 0)), _mm256_unpack##name(half(a, 1), half(b, 1)))
+#endif
+  const I a = UNPACK(lo_epi8, row[0], row[1]), b = UNPACK(hi_epi8, row[0], row[1]);
+  const I c = UNPACK(lo_epi8, row[2], row[3]), d = UNPACK(hi_epi8, row[2], row[3]);
+  row[0] = UNPACK(lo_epi16, a, c), row[1] = UNPACK(hi_epi16, a, c);
+  row[2] = UNPACK(lo_epi16, b, d), row[3] = UNPACK(hi_epi16, b, d);
+#undef UNPACK
+}
+
 // The sum of each of sixteen vectors, as one vector: four rounds of "shuffle two into one, add".
-inline F sums(F* v) {
+template <class V>
+inline V sums(V* v) {
 #define PAIR(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
   for (int i = 0; i < 8; ++i)
     v[i] = PAIR(v[2 * i], v[2 * i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
@@ -146,9 +203,14 @@ constexpr Type FLOAT{kDLFloat, 32}, BFLOAT{kDLBfloat, 16}, INT8{kDLInt, 8}, INT3
 
 inline bool is(const DLTensor& t, Type type) { return t.dtype.code == type.code && t.dtype.bits == type.bits; }
 
-void need(bool fine, const std::string& what) {
-  if (!fine) throw std::invalid_argument(what);
+template <class... Values>
+inline void need(bool fine, const char* what, Values... values) {
+  if (fine) return;
+  char text[200];
+  std::snprintf(text, sizeof text, what, values...);
+  throw std::invalid_argument(text);
 }
+inline void need(bool fine, const char* what) { need(fine, "%s", what); }
 
 // The arguments of a call, taken in order.
 struct Arguments {
@@ -173,22 +235,21 @@ struct Arguments {
     Tensor t;
     if (torch_api->dltensor_from_py_object_no_sync(object(), &t)) throw Raised();
     t.given = true;
-    need(t.device.device_type == kDLCPU, std::string(name) + " is not on the CPU");
-    need(t.ndim == dimensions, std::string(name) + " has " + std::to_string(t.ndim) + " dimensions, not " +
-                                   std::to_string(dimensions));
+    need(t.device.device_type == kDLCPU, "%s is not on the CPU", name);
+    need(t.ndim == dimensions, "%s has %d dimensions, not %d", name, t.ndim, dimensions);
     int64_t stride = 1;
     for (int i = t.ndim - 1; i >= 0; stride *= t.shape[i--])
-      need(!contiguous || t.shape[i] == 1 || t.strides[i] == stride, std::string(name) + " is not contiguous");
+      need(!contiguous || t.shape[i] == 1 || t.strides[i] == stride, "%s is not contiguous", name);
     return t;
   }
   Tensor tensor(const char* name, int dimensions, Type type = FLOAT) {
     const Tensor t = any(name, dimensions);
-    need(is(t, type), std::string(name) + " has the wrong dtype");
+    need(is(t, type), "%s has the wrong dtype", name);
     return t;
   }
   Tensor column(const char* name, int64_t size, Type type = FLOAT) {  // any stride
     Tensor t = any(name, 1, false);
-    need(is(t, type) && t.shape[0] == size, std::string(name) + " has the wrong dtype or size");
+    need(is(t, type) && t.shape[0] == size, "%s has the wrong dtype or size", name);
     return t;
   }
   Tensor optional(const char* name, int dimensions) {
@@ -234,52 +295,43 @@ inline int64_t grain(int64_t each) { return std::max<int64_t>(1, WORTH / std::ma
 
 // ---- Linear: y = x W^T
 //
-// Weights are stored in tiles of 16 rows, and a tile in vectors: one 32-bit unit of each row, which is one float,
-// two bfloat16 or four int8. Activations are units as well, [units][rows]. So a product is, unit for unit, one
-// vector of weights times one unit of each row.
+// Weights are stored in tiles of 32 rows, and a tile in pairs of vectors: one 32-bit unit of each row, which is one
+// float, two bfloat16 or four int8. Activations are units as well, [units][rows]. So a product is, unit for unit, two
+// vectors of weights times one unit of each row of x.
 
-constexpr int64_t TILES = 4;       // tiles in a group, the least that a thread takes
-constexpr int64_t CHUNK = 128;     // rows packed at a time, so that they stay in the cache
-constexpr int64_t AHEAD = 16;      // vectors of weights to prefetch
+constexpr int64_t TILE = 2 * LANES;
+constexpr int64_t CHUNK = 128;  // rows of x packed at a time, so that they stay in the cache
+constexpr int64_t AHEAD = 16;   // pairs of vectors to prefetch
 #ifdef __AVX512F__
-constexpr int REGISTERS = 16;      // accumulators: half of the registers
+constexpr int MOST_ROWS = 8;  // whose totals take half of the registers
 #else
-constexpr int REGISTERS = 4;
+constexpr int MOST_ROWS = 2;
 #endif
 
-inline I dot_bytes(I total, I weights, int32_t x) {  // unsigned weights, signed activations
+// Sums of four products of bytes in each lane; the first factors are unsigned, the second signed.
+inline I dot_bytes(I total, I a, I b) {
 #ifdef __AVX512VNNI__
-  return (I)_mm512_dpbusd_epi32((__m512i)total, (__m512i)weights, _mm512_set1_epi32(x));
+  return (I)_mm512_dpbusd_epi32((__m512i)total, (__m512i)a, (__m512i)b);
 #else
-  __m256i t[2], w[2];
+  __m256i t[2], u[2], s[2];
   std::memcpy(t, &total, sizeof t);
-  std::memcpy(w, &weights, sizeof w);
-  const __m256i all = _mm256_set1_epi32(x), low = _mm256_set1_epi16(255);
-  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(all, 8), 8), odd = _mm256_srai_epi16(all, 8);
+  std::memcpy(u, &a, sizeof u);
+  std::memcpy(s, &b, sizeof s);
   for (int i = 0; i < 2; ++i) {
-    t[i] = _mm256_add_epi32(t[i], _mm256_madd_epi16(_mm256_and_si256(w[i], low), even));
-    t[i] = _mm256_add_epi32(t[i], _mm256_madd_epi16(_mm256_srli_epi16(w[i], 8), odd));
+    const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(s[i], 8), 8), odd = _mm256_srai_epi16(s[i], 8);
+    t[i] = _mm256_add_epi32(t[i], _mm256_madd_epi16(_mm256_and_si256(u[i], _mm256_set1_epi16(255)), even));
+    t[i] = _mm256_add_epi32(t[i], _mm256_madd_epi16(_mm256_srli_epi16(u[i], 8), odd));
   }
   return load<I>(t);
 #endif
 }
 
-inline F dot_bfloats(F total, I weights, int32_t x) {
+inline F dot_bfloats(F total, I a, int32_t b) {
 #ifdef __AVX512BF16__
-  return (F)_mm512_dpbf16_ps((__m512)total, (__m512bh)weights, (__m512bh)_mm512_set1_epi32(x));
+  return (F)_mm512_dpbf16_ps((__m512)total, (__m512bh)a, (__m512bh)_mm512_set1_epi32(b));
 #else
-  total += (F)(weights << 16) * as_float(x << 16);
-  return total + (F)(weights & (int32_t)0xffff0000) * as_float(x & 0xffff0000);
-#endif
-}
-
-inline F halves(const void* from) {  // sixteen float16
-#ifdef __AVX512F__
-  return (F)_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
-#else
-  const auto* eight = static_cast<const __m128i*>(from);
-  const __m256 two[2] = {_mm256_cvtph_ps(_mm_loadu_si128(eight)), _mm256_cvtph_ps(_mm_loadu_si128(eight + 1))};
-  return load<F>(two);
+  total += (F)(a << 16) * as_float(b << 16);
+  return total + (F)(a & -65536) * as_float(b & -65536);
 #endif
 }
 
@@ -312,7 +364,7 @@ struct Target {
   }
 };
 
-// Up to sixteen packed rows: their units, and for each (group and) row the scale and the sum of its codes.
+// Some rows, packed: their units, and for each (group and) row the scale and the sum of its codes.
 struct Rows {
   int32_t* units;
   float* scales;
@@ -331,7 +383,7 @@ struct Rows {
 
 struct Float {
   using Total = F;
-  static constexpr int BUDGET = REGISTERS;
+  static constexpr int MOST = MOST_ROWS;
   static void pack(const float* row, int64_t k, int64_t, const Rows& to, int n) {
     for (int64_t i = 0; i < k; i += LANES) to.put(i, n, load<I>(row + i, k - i));
   }
@@ -342,7 +394,7 @@ struct Float {
 
 struct Bfloat {
   using Total = F;
-  static constexpr int BUDGET = REGISTERS;
+  static constexpr int MOST = MOST_ROWS;
   static void pack(const float* row, int64_t k, int64_t, const Rows& to, int n) {
     for (int64_t i = 0; i < k; i += LANES) to.put(i / 2, n, bfloats(load<F>(row + i, k - i)));
   }
@@ -361,7 +413,7 @@ inline float inverse(float scale) { return scale > 0.0f ? 1.0f / scale : 0.0f; }
 
 struct Int8 {
   using Total = I;
-  static constexpr int BUDGET = REGISTERS;
+  static constexpr int MOST = MOST_ROWS;
   static void pack(const float* row, int64_t k, int64_t, const Rows& to, int n) {
     to.scales[n] = scale_of(row, k);
     const float by = inverse(to.scales[n]);
@@ -369,48 +421,48 @@ struct Int8 {
     for (int64_t i = 0; i < k; i += LANES) {
       const I codes = nearest(load<F>(row + i, k - i) * by);
       total += codes;
-      to.put(i / 4, n, __builtin_convertvector(codes, Bytes));
+      to.put(i / 4, n, bytes(codes));
     }
     to.sums[n] = 0;
     for (int i = 0; i < LANES; ++i) to.sums[n] += total[i];
   }
   // The weights are stored plus 128, unsigned as the instruction wants them.
   static Total start(const Rows& x, int n) { return I{} - 128 * x.sums[n]; }
-  static Total dot(Total total, I w, int32_t x) { return dot_bytes(total, w, x); }
+  static Total dot(Total total, I w, int32_t x) { return dot_bytes(total, w, I{} + x); }
   static F finish(Total total, const Weights& w, int64_t column, const Rows& x, int n) {
     return floats(total) * (load<F>(w.scale + column) * x.scales[n]);
   }
 };
 
-template <class Kind, int T, int N>
-inline void products(const Weights& w, int64_t tile, const Rows& x, const Target& y) {
-  typename Kind::Total total[T][N];
-#pragma GCC unroll 16
-  for (int t = 0; t < T; ++t)
-#pragma GCC unroll 16
+template <class Kind, int N>
+void products(const Weights& w, int64_t tile, const Rows& x, const Target& y) {
+  typename Kind::Total total[2][N];
+  for (int t = 0; t < 2; ++t)
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n) total[t][n] = Kind::start(x, n);
   const int32_t* weights = w.data + tile * w.tile;
   const int32_t* units = x.units;
-  for (int64_t u = 0; u < w.units; ++u, weights += LANES, units += N)
-#pragma GCC unroll 16
-    for (int t = 0; t < T; ++t) {
-      const I vector = load<I>(weights + t * w.tile);
-      _mm_prefetch(weights + t * w.tile + AHEAD * LANES, _MM_HINT_T0);
-#pragma GCC unroll 16
+  for (int64_t u = 0; u < w.units; ++u, weights += TILE, units += N)
+#pragma GCC unroll 2
+    for (int t = 0; t < 2; ++t) {
+      const I vector = load<I>(weights + t * LANES);
+      _mm_prefetch(weights + t * LANES + AHEAD * TILE, _MM_HINT_T0);
+#pragma GCC unroll 8
       for (int n = 0; n < N; ++n) total[t][n] = Kind::dot(total[t][n], vector, units[n]);
     }
-#pragma GCC unroll 16
-  for (int t = 0; t < T; ++t)
-#pragma GCC unroll 16
-    for (int n = 0; n < N; ++n)
-      if (n < x.count) y.put(x.first + n, (tile + t) * LANES, Kind::finish(total[t][n], w, (tile + t) * LANES, x, n));
+  for (int t = 0; t < 2; ++t)
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) {
+      const int64_t column = tile * TILE + t * LANES;
+      if (n < x.count) y.put(x.first + n, column, Kind::finish(total[t][n], w, column, x, n));
+    }
 }
 
 // Codes of four bits, a scale and a bias for each group of them: w = code * scale + bias. A tile holds, group after
-// group, group / 8 vectors of codes and one of the sixteen scales and sixteen biases, as float16. Activations are
-// quantised by the same groups.
+// group, group / 8 pairs of vectors of codes and one pair of scales and biases, each sixteen and sixteen float16.
+// Activations are quantised by the same groups.
 struct Int4 {
-  static constexpr int BUDGET = REGISTERS / 2;  // a total in integers and one in floats
+  static constexpr int MOST = MOST_ROWS * 3 / 4;  // there is a total in integers and one in floats
   static void pack(const float* row, int64_t k, int64_t group, const Rows& to, int n) {
     for (int64_t g = 0; g < k / group; ++g) {
       const float* from = row + g * group;
@@ -420,9 +472,9 @@ struct Int4 {
         const I codes = nearest(load<F>(from + i) * by);
         for (int j = 0; j < LANES; ++j) total += codes[j];
         // The even places of each eight, then the odd ones: so the nibbles of a word come apart.
-        const Bytes bytes = __builtin_convertvector(codes, Bytes);
+        const Bytes eights = bytes(codes);
         to.put((g * group + i) / 4, n,
-               __builtin_shufflevector(bytes, bytes, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+               __builtin_shufflevector(eights, eights, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
       }
       to.scales[g * to.width + n] = scale;
       to.sums[g * to.width + n] = total;
@@ -430,72 +482,67 @@ struct Int4 {
   }
 };
 
-template <class Kind, int T, int N>
-inline void grouped(const Weights& w, int64_t tile, const Rows& x, const Target& y) {
-  F result[T][N] = {};
+template <int N>
+void products_of_groups(const Weights& w, int64_t tile, const Rows& x, const Target& y) {
+  F result[2][N] = {};
   const int32_t* weights = w.data + tile * w.tile;
   const int32_t* units = x.units;
-  for (int64_t g = 0; g < w.units; ++g, weights += LANES) {
-    I total[T][N] = {};
-    for (int64_t v = 0; v < w.group / 8; ++v, weights += LANES, units += 2 * N)
-#pragma GCC unroll 16
-      for (int t = 0; t < T; ++t) {
-        const I words = load<I>(weights + t * w.tile);
-        _mm_prefetch(weights + t * w.tile + AHEAD * LANES, _MM_HINT_T0);
+  for (int64_t g = 0; g < w.units; ++g, weights += TILE) {
+    I total[2][N] = {};
+    for (int64_t v = 0; v < w.group / 8; ++v, weights += TILE, units += 2 * N)
+#pragma GCC unroll 2
+      for (int t = 0; t < 2; ++t) {
+        const I words = load<I>(weights + t * LANES);
+        _mm_prefetch(weights + t * LANES + AHEAD * TILE, _MM_HINT_T0);
         const I even = words & 0x0f0f0f0f, odd = (words >> 4) & 0x0f0f0f0f;
-#pragma GCC unroll 16
+#pragma GCC unroll 8
         for (int n = 0; n < N; ++n) {
-          total[t][n] = dot_bytes(total[t][n], even, units[n]);
-          total[t][n] = dot_bytes(total[t][n], odd, units[N + n]);
+          total[t][n] = dot_bytes(total[t][n], even, I{} + units[n]);
+          total[t][n] = dot_bytes(total[t][n], odd, I{} + units[N + n]);
         }
       }
-#pragma GCC unroll 16
-    for (int t = 0; t < T; ++t) {
-      const F scale = halves(weights + t * w.tile), bias = halves(weights + t * w.tile + LANES / 2);
-#pragma GCC unroll 16
+    const float* by = x.scales + g * N;
+    for (int t = 0; t < 2; ++t) {
+      const F scale = halves(load<Shorts>(weights + t * LANES / 2));
+      const F bias = halves(load<Shorts>(weights + LANES + t * LANES / 2));
+#pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
-        const float by = x.scales[g * N + n];
-        result[t][n] += floats(total[t][n]) * (scale * by);
-        result[t][n] += bias * (by * static_cast<float>(x.sums[g * N + n]));
+        result[t][n] += floats(total[t][n]) * (scale * by[n]);
+        result[t][n] += bias * (by[n] * static_cast<float>(x.sums[g * N + n]));
       }
     }
   }
-#pragma GCC unroll 16
-  for (int t = 0; t < T; ++t)
-#pragma GCC unroll 16
+  for (int t = 0; t < 2; ++t)
+#pragma GCC unroll 8
     for (int n = 0; n < N; ++n)
-      if (n < x.count) y.put(x.first + n, (tile + t) * LANES, result[t][n]);
-}
-
-template <class Kind, int N>
-void rows_of(const Weights& w, int64_t group, const Rows& x, const Target& y) {
-  constexpr int T = std::clamp(Kind::BUDGET / N, 1, static_cast<int>(TILES));
-  for (int64_t tile = group * TILES; tile < (group + 1) * TILES; tile += T)
-    if constexpr (std::is_same_v<Kind, Int4>)
-      grouped<Kind, T, N>(w, tile, x, y);
-    else
-      products<Kind, T, N>(w, tile, x, y);
+      if (n < x.count) y.put(x.first + n, tile * TILE + t * LANES, result[t][n]);
 }
 
 // How many rows are computed together; a block of rows is filled up to the next of these.
 template <class Kind>
 int width_for(int64_t rows) {
-  for (const int width : {1, 2, 3, 4, 6, 8, 12})
-    if (width >= rows || width >= Kind::BUDGET) return width;
-  return 16;
+  for (const int width : {1, 2, 3, 4, 6})
+    if (width >= rows || width >= Kind::MOST) return width;
+  return 8;
+}
+
+template <class Kind, int N>
+void rows_of(const Weights& w, int64_t tile, const Rows& x, const Target& y) {
+  if constexpr (std::is_same_v<Kind, Int4>)
+    products_of_groups<N>(w, tile, x, y);
+  else
+    products<Kind, N>(w, tile, x, y);
 }
 
 template <class Kind>
-void block(const Weights& w, int64_t group, const Rows& x, const Target& y) {
+void block(const Weights& w, int64_t tile, const Rows& x, const Target& y) {
   switch (x.width) {
-    case 1: return rows_of<Kind, 1>(w, group, x, y);
-    case 2: return rows_of<Kind, 2>(w, group, x, y);
-    case 3: return rows_of<Kind, 3>(w, group, x, y);
-    case 4: return rows_of<Kind, 4>(w, group, x, y);
-    case 6: return rows_of<Kind, 6>(w, group, x, y);
-    case 8: return rows_of<Kind, 8>(w, group, x, y);
-    case 12: return rows_of<Kind, 12>(w, group, x, y);
-    default: return rows_of<Kind, 16>(w, group, x, y);
+    case 1: return rows_of<Kind, 1>(w, tile, x, y);
+    case 2: return rows_of<Kind, 2>(w, tile, x, y);
+    case 3: return rows_of<Kind, 3>(w, tile, x, y);
+    case 4: return rows_of<Kind, 4>(w, tile, x, y);
+    case 6: return rows_of<Kind, 6>(w, tile, x, y);
+    default: return rows_of<Kind, 8>(w, tile, x, y);
   }
 }
 
@@ -506,26 +553,25 @@ int32_t* scratch(int64_t words) {
 }
 
 template <class Kind>
-void linear(const float* x, int64_t n, int64_t k, int64_t groups, const Weights& w, const Target& y) {
+void linear(const float* x, int64_t n, int64_t k, int64_t tiles, const Weights& w, const Target& y) {
   const int64_t units = (k + LANES - 1) / LANES * LANES;  // at most: a unit holds one value or more
   const int64_t scales = w.group ? k / w.group : 1;
-  std::vector<Rows> blocks;
+  Rows blocks[CHUNK];
   for (int64_t begin = 0; begin < n; begin += CHUNK) {
     const int64_t end = std::min(n, begin + CHUNK);
-    int32_t* memory = scratch((end - begin + LANES) * (units + 2 * scales));
-    blocks.clear();
-    for (int64_t first = begin; first < end;) {
-      const int width = width_for<Kind>(end - first);
-      Rows rows{memory, reinterpret_cast<float*>(memory + width * units), memory + width * (units + scales),
-                first,  width, static_cast<int>(std::min<int64_t>(width, end - first))};
-      for (int i = 0; i < rows.count; ++i) Kind::pack(x + (first + i) * k, k, w.group, rows, i);
-      blocks.push_back(rows);
+    int32_t* memory = scratch((end - begin + MOST_ROWS) * (units + 2 * scales));
+    int64_t count = 0;
+    for (int64_t first = begin; first < end; ++count) {
+      const int width = width_for<Kind>(end - first), taken = std::min<int64_t>(width, end - first);
+      float* by = reinterpret_cast<float*>(memory + width * units);
+      const Rows& rows = blocks[count] = {memory, by, memory + width * (units + scales), first, width, taken};
+      for (int i = 0; i < taken; ++i) Kind::pack(x + (first + i) * k, k, w.group, rows, i);
       memory += width * (units + 2 * scales);
-      first += rows.count;
+      first += taken;
     }
-    at::parallel_for(0, groups, grain(TILES * LANES * k * (end - begin)), [&](int64_t from, int64_t to) {
-      for (int64_t group = from; group < to; ++group)
-        for (const Rows& rows : blocks) block<Kind>(w, group, rows, y);
+    at::parallel_for(0, tiles, grain(TILE * k * (end - begin)), [&](int64_t from, int64_t to) {
+      for (int64_t tile = from; tile < to; ++tile)
+        for (int64_t i = 0; i < count; ++i) block<Kind>(w, tile, blocks[i], y);
     });
   }
 }
@@ -541,9 +587,9 @@ PyObject* py_linear(Arguments a) {
   const int64_t padded = (k + LANES - 1) / LANES * LANES;
   const int64_t expected[] = {padded, padded / 2, padded / 4, group ? k / group : 0};
   need(kind >= 0 && kind <= 3 && units == expected[kind] && (!group || k % group == 0),
-       "x has " + std::to_string(k) + " columns, which these weights do not fit");
-  need(tiles % TILES == 0 && m <= tiles * LANES, "m is more than the weights hold");
-  need((kind == 2) == scale.given && (!scale.given || scale.shape[0] >= tiles * LANES), "scale does not fit");
+       "x has %ld columns, which these weights do not fit", static_cast<long>(k));
+  need(m <= tiles * TILE, "m is more than the weights hold");
+  need((kind == 2) == scale.given && (!scale.given || scale.shape[0] >= tiles * TILE), "scale does not fit");
   need(!add_to.given || (add_to.shape[0] == n && add_to.shape[1] == m), "add_to is not [n, m]");
   need(!scale_out.given || scale_out.shape[0] == m, "scale_out is not [m]");
   PyObject* result;
@@ -555,11 +601,11 @@ PyObject* py_linear(Arguments a) {
     y = made.as<float>();
     result = made.object();
   }
-  const Weights w{data.as<int32_t>(), scale.as<float>(), units * (group ? data.shape[2] : 1) * LANES, units, group};
+  const Weights w{data.as<int32_t>(), scale.as<float>(), units * (group ? data.shape[2] : 1) * TILE, units, group};
   const Target target{y, scale_out.as<float>(), m, add_to.given};
   const Unlocked unlocked;
   constexpr decltype(&linear<Float>) kinds[] = {linear<Float>, linear<Bfloat>, linear<Int8>, linear<Int4>};
-  kinds[kind](x.as<float>(), n, k, tiles / TILES, w, target);
+  kinds[kind](x.as<float>(), n, k, tiles, w, target);
   return result;
 }
 
@@ -639,12 +685,8 @@ PyObject* py_gate(Arguments a) {
 // ---- Attention over a ring of keys and values
 
 inline F lanes(const float* from, int64_t count) { return load<F>(from, count); }
-inline F lanes(const uint16_t* from, int64_t count) {
-  return (F)(__builtin_convertvector(load<Shorts>(from, count), I) << 16);
-}
-inline F lanes(const int8_t* from, int64_t count) {
-  return floats(__builtin_convertvector(load<Bytes>(from, count), I));
-}
+inline F lanes(const uint16_t* from, int64_t count) { return (F)(widened(load<Shorts>(from, count)) << 16); }
+inline F lanes(const int8_t* from, int64_t count) { return floats(widened(load<Bytes>(from, count))); }
 
 inline void keep(const float* v, int64_t size, float* to, float*) { std::memcpy(to, v, size * sizeof(float)); }
 inline void keep(const float* v, int64_t size, uint16_t* to, float*) {
@@ -654,7 +696,7 @@ inline void keep(const float* v, int64_t size, int8_t* to, float* scale) {
   *scale = scale_of(v, size);
   const float by = inverse(*scale);
   for (int64_t i = 0; i < size; i += LANES)
-    store(to + i, __builtin_convertvector(nearest(load<F>(v + i, size - i) * by), Bytes), size - i);
+    store(to + i, bytes(nearest(load<F>(v + i, size - i) * by)), size - i);
 }
 
 constexpr int64_t WIDEST = 256;  // the largest head that the buffers below hold
@@ -697,22 +739,174 @@ struct Attention {
   }
 };
 
-// One token and head: what it reads of the first `entries` of its ring. SIZE 0: the size is not known beforehand.
+// Brings what will be read next nearer; it need not be there.
+inline void prefetch(const void* from, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(static_cast<const char*>(from) + i, _MM_HINT_T0);
+}
+
+// The products of a query with up to sixteen keys, each made by `product` as a vector to be summed.
+template <class V, class Product>
+inline V sixteen(int64_t count, const Product& product) {
+  V each[LANES];
+  if (count >= LANES) {
+#pragma GCC unroll 16
+    for (int e = 0; e < LANES; ++e) each[e] = product(e);
+  } else {
+    for (int e = 0; e < LANES; ++e) each[e] = e < count ? product(e) : V{};
+  }
+  return sums(each);
+}
+
+// How a query reads keys and values of a type. SIZE 0: heads of any size.
 template <class T, int SIZE>
-void read(const Attention& a, const float* q, const T* keys, const T* values, const float* key_scales,
+struct Reader {
+  static constexpr int64_t PARTS = (SIZE ? SIZE : WIDEST) / LANES;
+  const float* q;
+  const int64_t any_size;
+
+  F scores(const T* keys, int64_t count) const {
+    const int64_t size = SIZE ? SIZE : any_size;
+    return sixteen<F>(count, [&](int64_t e) {
+      F total{};
+      for (int64_t i = 0; i < size; i += LANES) total += load<F>(q + i) * lanes(keys + e * size + i, size - i);
+      return total;
+    });
+  }
+  void mix(const T* values, const float* weights, int64_t entries, float by, float* y) const {
+    const int64_t size = SIZE ? SIZE : any_size;
+    F total[PARTS] = {};
+    for (int64_t e = 0; e < entries; ++e) {
+      prefetch(values + (e + LANES) * size, size * sizeof(T));
+      for (int64_t i = 0; i < size; i += LANES)
+        total[i / LANES] += lanes(values + e * size + i, size - i) * weights[e];
+    }
+    for (int64_t i = 0; i < size; i += LANES) store(y + i, total[i / LANES] * by, size - i);
+  }
+};
+
+// Of bfloat16, 32 at a time: those at even places, then those at odd ones.
+template <int SIZE>
+struct Halves {
+  static constexpr int PARTS = SIZE / 32;
+  F even[PARTS], odd[PARTS];
+
+  Halves(const float* q, int64_t) {
+    for (int i = 0; i < PARTS; ++i) {
+      const F a = load<F>(q + 32 * i), b = load<F>(q + 32 * i + LANES);
+      even[i] = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+      odd[i] = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    }
+  }
+  F scores(const uint16_t* keys, int64_t count) const {
+    return sixteen<F>(count, [&](int64_t e) {
+      F total{};
+      for (int i = 0; i < PARTS; ++i) {
+        const I pairs = load<I>(keys + e * SIZE + 32 * i);
+        total += even[i] * (F)(pairs << 16);
+        total += odd[i] * (F)(pairs & -65536);
+      }
+      return total;
+    });
+  }
+  void mix(const uint16_t* values, const float* weights, int64_t entries, float by, float* y) const {
+    F evens[PARTS] = {}, odds[PARTS] = {};
+    for (int64_t e = 0; e < entries; ++e) {
+      prefetch(values + (e + LANES) * SIZE, 2 * SIZE);
+      for (int i = 0; i < PARTS; ++i) {
+        const I pairs = load<I>(values + e * SIZE + 32 * i);
+        evens[i] += (F)(pairs << 16) * weights[e];
+        odds[i] += (F)(pairs & -65536) * weights[e];
+      }
+    }
+    for (int i = 0; i < PARTS; ++i) {
+      const F a = evens[i] * by, b = odds[i] * by;
+      store(y + 32 * i, __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+      store(y + 32 * i + LANES,
+            __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+    }
+  }
+};
+
+// Of int8, by products of bytes: the query and the weights are 16-bit integers in two bytes each.
+template <int SIZE>
+struct Eights {
+  static constexpr int PARTS = SIZE / 64;
+  static constexpr int64_t BLOCK = 128;  // weights that share a scale; their sums fit into 32 bits
+  I high[PARTS], low[PARTS];
+  float scale;
+  int32_t offset = 0;
+
+  Eights(const float* q, int64_t) : scale(scale_of(q, SIZE) / 256.0f) {
+    const float by = inverse(scale);
+    int8_t highs[SIZE], lows[SIZE];
+    for (int i = 0; i < SIZE; i += LANES) {
+      const I whole = nearest(load<F>(q + i) * by), top = (whole + 128) >> 8;
+      store(highs + i, bytes(top));
+      store(lows + i, bytes(whole - (top << 8)));
+      offset += 128 * static_cast<int32_t>(sum(floats(whole)));
+    }
+    for (int i = 0; i < PARTS; ++i) high[i] = load<I>(highs + 64 * i), low[i] = load<I>(lows + 64 * i);
+  }
+  F scores(const int8_t* keys, int64_t count) const {
+    const I products = sixteen<I>(count, [&](int64_t e) {
+      I highs{}, lows{};
+      for (int i = 0; i < PARTS; ++i) {
+        const I key = load<I>(keys + e * SIZE + 64 * i) ^ static_cast<int32_t>(0x80808080);  // plus 128: unsigned
+        highs = dot_bytes(highs, key, high[i]);
+        lows = dot_bytes(lows, key, low[i]);
+      }
+      return (highs << 8) + lows;
+    });
+    return floats(products - offset) * scale;
+  }
+  void mix(const int8_t* values, const float* weights, int64_t entries, float by, float* y) const {
+    F total[4 * PARTS] = {};
+    for (int64_t first = 0; first < entries; first += BLOCK) {
+      const int64_t end = std::min(first + BLOCK, entries);
+      int8_t highs[BLOCK], lows[BLOCK];
+      F most{};
+      for (int64_t e = first; e < end; e += LANES) most = larger(most, load<F>(weights + e));
+      const float step = largest(most) / 65535.0f, to_whole = inverse(step);
+      for (int64_t e = first; e < end; e += LANES) {
+        const I whole = nearest(load<F>(weights + e) * to_whole);
+        store(highs + e - first, bytes(whole >> 8));
+        store(lows + e - first, bytes(whole));
+      }
+      I sum_high[4 * PARTS] = {}, sum_low[4 * PARTS] = {};
+      for (int64_t e = first; e < end; e += 4) {
+        prefetch(values + (e + 2 * LANES) * SIZE, 4 * SIZE);
+        const I h = I{} + load_word(highs + e - first), l = I{} + load_word(lows + e - first);
+        for (int i = 0; i < PARTS; ++i) {
+          I row[4];
+          for (int r = 0; r < 4; ++r) row[r] = load<I>(values + std::min(e + r, entries - 1) * SIZE + 64 * i);
+          zip(row);
+          for (int r = 0; r < 4; ++r) {
+            sum_high[4 * i + r] = dot_bytes(sum_high[4 * i + r], h, row[r]);
+            sum_low[4 * i + r] = dot_bytes(sum_low[4 * i + r], l, row[r]);
+          }
+        }
+      }
+      for (int i = 0; i < 4 * PARTS; ++i) total[i] += floats((sum_high[i] << 8) + sum_low[i]) * step;
+    }
+    for (int i = 0; i < 4 * PARTS; ++i) {
+      const F done = total[i] * by;
+      for (int quarter = 0; quarter < 4; ++quarter)
+        std::memcpy(y + i / 4 * 64 + quarter * 16 + i % 4 * 4, reinterpret_cast<const float*>(&done) + 4 * quarter, 16);
+    }
+  }
+};
+
+// One query: what it finds in the first `entries` of a ring.
+template <class Read, class T>
+void read(const Read& reader, const T* keys, const T* values, int64_t size, const float* key_scales,
           const float* value_scales, int64_t entries, float* weights, float* y) {
-  const int64_t size = SIZE ? SIZE : a.size;
   F most = F{} - INFINITY;
   for (int64_t first = 0; first < entries; first += LANES) {
-    const int64_t count = std::min(LANES, entries - first);
-    F products[LANES] = {};
-    for (int64_t e = 0; e < count; ++e)
-      for (int64_t i = 0; i < size; i += LANES)
-        products[e] += load<F>(q + i) * lanes(keys + (first + e) * size + i, size - i);
-    F score = sums(products);
+    const int64_t count = entries - first;
+    prefetch(keys + (first + LANES) * size, LANES * size * sizeof(T));
+    F score = reader.scores(keys + first * size, count);
     if (key_scales) score *= load<F>(key_scales + first, count);
-    if (count < LANES)
-      for (int64_t e = count; e < LANES; ++e) score[e] = -INFINITY;
+    for (int64_t e = count; e < LANES; ++e) score[e] = -INFINITY;
     most = larger(most, score);
     store(weights + first, score);
   }
@@ -724,17 +918,11 @@ void read(const Attention& a, const float* q, const T* keys, const T* values, co
     if (value_scales) weight *= load<F>(value_scales + first, entries - first);
     store(weights + first, weight);
   }
-  const float by = 1.0f / sum(total);
-  constexpr int64_t PARTS = (SIZE ? SIZE : WIDEST) / LANES;
-  F result[PARTS] = {};
-  for (int64_t e = 0; e < entries; ++e)
-    for (int64_t i = 0; i < size; i += LANES)
-      result[i / LANES] += lanes(values + e * size + i, size - i) * weights[e];
-  for (int64_t i = 0; i < size; i += LANES) store(y + i, result[i / LANES] * by, size - i);
+  reader.mix(values, weights, entries, 1.0f / sum(total), y);
 }
 
 // All tokens of one row, in their order, for one head of keys and values.
-template <class T, int SIZE>
+template <class T, class Read>
 void attend(const Attention& a, const int64_t* tokens, int64_t count, int64_t head) {
   const int64_t ring = (a.rows[*tokens] * a.kv_heads + head) * a.capacity;
   T* keys = static_cast<T*>(a.keys) + ring * a.size;
@@ -751,11 +939,18 @@ void attend(const Attention& a, const int64_t* tokens, int64_t count, int64_t he
     keep(a.input(*t, a.heads + a.kv_heads + head), a.size, values + entry * a.size, value_scales + entry);
     for (int64_t h = head * queries; h < (head + 1) * queries; ++h) {
       a.turn(*t, a.input(*t, h), 1.0f / std::sqrt(static_cast<float>(a.size)), turned);
-      read<T, SIZE>(a, turned, keys, values, key_scales, value_scales, std::min(position + 1, a.capacity), weights,
-                    a.y + (*t * a.heads + h) * a.size);
+      read(Read{turned, a.size}, keys, values, a.size, key_scales, value_scales, std::min(position + 1, a.capacity),
+           weights, a.y + (*t * a.heads + h) * a.size);
     }
   }
 }
+
+template <int SIZE, class T>
+auto attend_of_size(const T*) { return attend<T, Reader<T, SIZE>>; }
+template <int SIZE>
+auto attend_of_size(const uint16_t*) { return attend<uint16_t, Halves<SIZE>>; }
+template <int SIZE>
+auto attend_of_size(const int8_t*) { return attend<int8_t, Eights<SIZE>>; }
 
 template <class T>
 void attend_all(const Attention& a, int64_t n) {
@@ -769,7 +964,10 @@ void attend_all(const Attention& a, int64_t n) {
   }
   const int64_t found = starts.size();
   starts.push_back(n);
-  const auto one = a.size == 64 ? attend<T, 64> : a.size == 128 ? attend<T, 128> : attend<T, 0>;
+  constexpr const T* type = nullptr;
+  const auto one = a.size == 64    ? attend_of_size<64>(type)
+                   : a.size == 128 ? attend_of_size<128>(type)
+                                   : attend<T, Reader<T, 0>>;
   at::parallel_for(0, found * a.kv_heads, grain(work / std::max<int64_t>(found, 1)), [&](int64_t from, int64_t to) {
     for (int64_t job = from; job < to; ++job) {
       const int64_t start = starts[job / a.kv_heads];
@@ -789,7 +987,7 @@ PyObject* py_attend(Arguments a) {
   const int64_t size = keys.shape[3], heads = qkv.shape[1] / size - 2 * kv_heads;
   need(std::equal(keys.shape, keys.shape + 4, values.shape) && keys.dtype.code == values.dtype.code &&
            keys.dtype.bits == values.dtype.bits, "keys and values differ");
-  need(size <= WIDEST && size % 2 == 0, "a head of " + std::to_string(size) + " values: an even number up to 256 fits");
+  need(size <= WIDEST && size % 2 == 0, "a head of %ld values: an even number up to 256 fits", static_cast<long>(size));
   need(heads > 0 && heads % kv_heads == 0 && qkv.shape[1] % size == 0, "qkv does not fit the keys");
   need(rows.shape[0] == n && positions.shape[0] == n, "rows or positions are not [n]");
   need(!rope.given || (rope.shape[0] == n && rope.shape[1] * 2 == size && rope.shape[2] == 2), "rope is not [n, size/2, 2]");
@@ -818,14 +1016,16 @@ inline I order(F v) {
   return bits ^ ((bits >> 31) & 0x7fffffff);
 }
 
+inline F unordered(I key) { return (F)(key ^ ((key >> 31) & 0x7fffffff)); }
+
 // A threshold between `low` and `high` that just `k` keys reach, or the k-th largest key where some are equal.
 int32_t threshold(const int32_t* keys, int64_t vectors, int64_t k, int32_t low, int32_t high) {
   while (low < high) {
-    const int32_t middle = low + static_cast<int32_t>((static_cast<uint32_t>(high) - static_cast<uint32_t>(low) + 1) / 2);
+    const uint32_t span = static_cast<uint32_t>(high) - static_cast<uint32_t>(low);
+    const int32_t middle = high - static_cast<int32_t>(span / 2);
     I reached{};
     for (int64_t i = 0; i < vectors; ++i) reached -= load<I>(keys + i * LANES) >= middle;
-    int64_t count = 0;
-    for (int i = 0; i < LANES; ++i) count += reached[i];
+    const auto count = static_cast<int64_t>(sum(floats(reached)));
     if (count == k) return middle;
     if (count > k)
       low = middle;
@@ -835,41 +1035,59 @@ int32_t threshold(const int32_t* keys, int64_t vectors, int64_t k, int32_t low, 
   return low;
 }
 
-int64_t first_of(const int32_t* keys, int64_t size, int32_t key) {
-  return std::find(keys, keys + size, key) - keys;
-}
+constexpr int64_t PARTS = 64;  // vectors of maxima: enough for any usual top_k, few enough to look at often
 
 int64_t sample(const float* logits, int64_t size, float temperature, int64_t k, float noise) {
-  const int64_t vectors = (size + LANES - 1) / LANES;
-  int32_t* keys = scratch(2 * vectors * LANES);
-  float* weights = reinterpret_cast<float*>(keys + vectors * LANES);
-  I most = I{} + INT32_MIN, least = I{} + INT32_MAX;
-  for (int64_t i = 0; i < size; i += LANES) {
-    I key = order(load<F>(logits + i, size - i));
-    for (int64_t j = size - i; j < LANES; ++j) key[j] = INT32_MIN;
-    store(keys + i, key);
-    most = larger(most, key);
-    least = key < least ? key : least;
+  const int64_t padded = (size + LANES - 1) / LANES * LANES, part = (padded / LANES + PARTS - 1) / PARTS * LANES;
+  int32_t* keys = scratch(3 * padded + LANES);
+  int32_t* kept = keys + padded;              // the keys that may be drawn
+  int32_t* places = kept + padded + LANES;    // and their indices
+  I maxima[PARTS], most = I{} + INT32_MIN;
+  for (int64_t p = 0; p < PARTS; ++p) {
+    maxima[p] = I{} + INT32_MIN;
+    for (int64_t i = p * part; i < std::min((p + 1) * part, size); i += LANES) {
+      I key = order(load<F>(logits + i, size - i));
+      for (int64_t j = size - i; j < LANES; ++j) key[j] = INT32_MIN;
+      store(keys + i, key);
+      maxima[p] = larger(maxima[p], key);
+    }
+    most = larger(most, maxima[p]);
   }
-  const int32_t top = largest(most), bottom = -largest(-least);
-  if (temperature <= 0.0f) return first_of(keys, size, top);
-  const int32_t limit = k <= 0 || k >= size ? INT32_MIN + 1 : threshold(keys, vectors, k, bottom, top);
-  const float peak = as_float(top ^ ((top >> 31) & 0x7fffffff)), by = 1.0f / temperature;
+  const int32_t top = largest(most);
+  if (temperature <= 0.0f) return std::find(keys, keys + size, top) - keys;
+
+  // At least k keys reach what k of the maxima reach: few others need a look.
+  const bool all = k <= 0 || k >= size;
+  const auto* candidates = reinterpret_cast<const int32_t*>(maxima);
+  int32_t least = INT32_MIN + 1;
+  if (!all && k <= PARTS * LANES / 2) least = threshold(candidates, PARTS, k, least, top);
+  int64_t count = 0;
+  for (int64_t i = 0; i < size; i += LANES)
+    for (unsigned found = lanes_of(load<I>(keys + i) >= least); found; found &= found - 1) {
+      places[count] = i + __builtin_ctz(found);
+      kept[count] = keys[places[count]];
+      ++count;
+    }
+  store(kept + count, I{} + INT32_MIN);
+  const int32_t limit = all ? least : threshold(kept, (count + LANES - 1) / LANES, k, least, top);
+
+  const F peak = unordered(I{} + top);
+  const float by = 1.0f / temperature;
+  float* weights = reinterpret_cast<float*>(keys);
   double total = 0.0;
-  for (int64_t i = 0; i < size; i += LANES) {
-    const I kept = load<I>(keys + i) >= limit;
-    const F weight = (F)((I)exponential((load<F>(logits + i, size - i) - peak) * by) & kept);
-    store(weights + i, weight);
-    total += sum(weight);
+  for (int64_t i = 0; i < count; i += LANES) {
+    const I key = load<I>(kept + i), inside = key >= limit;
+    store(weights + i, (F)((I)exponential((unordered(key) - peak) * by) & inside));
+    for (int64_t j = i; j < std::min(i + LANES, count); ++j) total += weights[j];
   }
   const double target = noise * total;
-  double reached = 0.0;
   int64_t last = 0;
-  for (int64_t i = 0; i < size; ++i) {
-    if (keys[i] < limit) continue;
-    last = i;
+  double reached = 0.0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (kept[i] < limit) continue;
+    last = places[i];
     reached += weights[i];
-    if (reached > target) return i;
+    if (reached > target) break;
   }
   return last;
 }

@@ -25,10 +25,6 @@ class Side:
     tails: Tensor  # [slots, width]
     caches: Caches
 
-    @classmethod
-    def zeros(cls, slots: int, tails: Tails, transformer: Transformer, device: torch.device) -> Side:
-        return cls(torch.zeros(slots, tails.width, device=device), transformer.cache(slots, torch.float32))
-
 
 @dataclass(frozen=True)
 class MimiState:
@@ -37,15 +33,20 @@ class MimiState:
 
 
 class Mimi:
-    """Frames [n] count what the slot has encoded (or decoded) so far: at frame 0 it starts anew, whatever it held."""
+    """Frames [n] count what a slot has encoded (or decoded) so far: at frame 0 it starts anew, whatever it held."""
 
     def __init__(self, config: MimiConfig, load: Loader, codebooks: int) -> None:
+        self._device = load.device
         self._encoder = Encoder(config, load)
         self._quantizer = Quantizer(config, load, codebooks)
         self._decoder = Decoder(config, load)
 
     def state(self, slots: int) -> MimiState:
-        return MimiState(self._encoder.state(slots), self._decoder.state(slots))
+        def side(part: Encoder | Decoder) -> Side:
+            tails = torch.zeros(slots, part.tails.width, device=self._device)
+            return Side(tails, part.transformer.cache(slots, torch.float32))
+
+        return MimiState(side(self._encoder), side(self._decoder))
 
     def encode(self, pcm: Tensor, state: MimiState, slots: Tensor, frames: Tensor) -> Tensor:
         """pcm [n, 1920] of the named slots [n], each named once, gives codes [n, codebooks]."""
@@ -58,25 +59,21 @@ class Mimi:
 
 class Encoder:
     def __init__(self, config: MimiConfig, load: Loader) -> None:
-        self._device = load.device
-        self._tails = Tails()
+        self.tails = tails = Tails()
         self._tokens = Positions(config, load.device)
         steps = FRAME
-        self._first = _conv(load, "encoder.model.0.conv.conv", steps, self._tails)
+        self._first = _conv(load, "encoder.model.0.conv.conv", steps, tails)
         self._stages: list[tuple[Residual, Conv]] = []
         index = 1
         for ratio in reversed(config.ratios):
-            residual = Residual(load, f"encoder.model.{index}", steps, self._tails)
+            residual = Residual(load, f"encoder.model.{index}", steps, tails)
             steps //= ratio
-            halving = _strided(load, f"encoder.model.{index + 2}.conv.conv", ratio, steps, self._tails)
+            halving = _strided(load, f"encoder.model.{index + 2}.conv.conv", ratio, steps, tails)
             self._stages.append((residual, halving))
             index += 3
-        self._last = _conv(load, f"encoder.model.{index + 1}.conv.conv", steps, self._tails)
-        self._transformer = Transformer(config.transformer, load, "encoder_transformer.transformer")
-        self._down = _strided(load, "downsample.conv.conv.conv", config.stride, 1, self._tails)
-
-    def state(self, slots: int) -> Side:
-        return Side.zeros(slots, self._tails, self._transformer, self._device)
+        self._last = _conv(load, f"encoder.model.{index + 1}.conv.conv", steps, tails)
+        self.transformer = Transformer(config.transformer, load, "encoder_transformer.transformer")
+        self._down = _strided(load, "downsample.conv.conv.conv", config.stride, 1, tails, biased=False)
 
     def __call__(self, pcm: Tensor, side: Side, slots: Tensor, frames: Tensor) -> Tensor:
         """pcm [n, 1920] gives a vector [n, dim]."""
@@ -86,7 +83,7 @@ class Encoder:
             x = residual(x, tails)
             x = narrow(x, tails)  # [n, fewer steps, twice the channels]
         x = self._last(x, tails)  # [n, 2, dim]
-        x = self._transformer(x.flatten(0, 1), side.caches, self._tokens(slots, frames)).view_as(x)
+        x = self.transformer(x.flatten(0, 1), side.caches, self._tokens(slots, frames)).view_as(x)
         self._down.repeat_first(x, tails, frames == 0)
         x = self._down(x, tails, elu=False)  # [n, 1, dim]
         side.tails.index_copy_(0, slots, tails)
@@ -95,26 +92,22 @@ class Encoder:
 
 class Decoder:
     def __init__(self, config: MimiConfig, load: Loader) -> None:
-        self._device = load.device
-        self._tails = Tails()
+        self.tails = tails = Tails()
         self._tokens = Positions(config, load.device)
         steps = config.stride
         up = load.tensor("upsample.convtr.convtr.convtr.weight")  # [dim, 1, 2 * stride]
-        self._up_now, self._up_past = up.squeeze(1).t().chunk(2)  # [stride, dim]
-        self._last_frame = self._tails.take(config.dim)
-        self._transformer = Transformer(config.transformer, load, "decoder_transformer.transformer")
-        self._first = _conv(load, "decoder.model.0.conv.conv", steps, self._tails)
+        self._up_now, self._up_past = up.squeeze(1).t().contiguous().chunk(2)  # [stride, dim]
+        self._last_frame = tails.take(config.dim)
+        self.transformer = Transformer(config.transformer, load, "decoder_transformer.transformer")
+        self._first = _conv(load, "decoder.model.0.conv.conv", steps, tails)
         self._stages: list[tuple[Conv, Residual]] = []
         index = 2
         for ratio in config.ratios:
-            widening = _transposed(load, f"decoder.model.{index}.convtr.convtr", ratio, steps, self._tails)
+            widening = _transposed(load, f"decoder.model.{index}.convtr.convtr", ratio, steps, tails)
             steps *= ratio
-            self._stages.append((widening, Residual(load, f"decoder.model.{index + 1}", steps, self._tails)))
+            self._stages.append((widening, Residual(load, f"decoder.model.{index + 1}", steps, tails)))
             index += 3
-        self._last = _conv(load, f"decoder.model.{index}.conv.conv", steps, self._tails)
-
-    def state(self, slots: int) -> Side:
-        return Side.zeros(slots, self._tails, self._transformer, self._device)
+        self._last = _conv(load, f"decoder.model.{index}.conv.conv", steps, tails)
 
     def __call__(self, x: Tensor, side: Side, slots: Tensor, frames: Tensor) -> Tensor:
         """A vector [n, dim] gives pcm [n, 1920]."""
@@ -122,7 +115,7 @@ class Decoder:
         past = tails[:, self._last_frame]
         up = x[:, None] * self._up_now + past[:, None] * self._up_past  # [n, stride, dim]
         past.copy_(x)
-        x = self._transformer(up.flatten(0, 1), side.caches, self._tokens(slots, frames)).view_as(up)
+        x = self.transformer(up.flatten(0, 1), side.caches, self._tokens(slots, frames)).view_as(up)
         x = self._first(x, tails, elu=False)  # [n, stride, channels]
         for widen, residual in self._stages:
             x = widen(x, tails)  # [n, more steps, half the channels]
@@ -148,30 +141,34 @@ class Quantizer:
 
     def __init__(self, config: MimiConfig, load: Loader, codebooks: int) -> None:
         names = ["rvq_first.vq.layers.0", *(f"rvq_rest.vq.layers.{index}" for index in range(codebooks - 1))]
-        self._tables = torch.cat([_table(load, f"quantizer.{name}._codebook") for name in names])
-        self._halves = self._tables.view(codebooks, config.bins, -1).square().sum(-1) / 2  # half the squared lengths
-        self._bins = config.bins
+        self._tables = torch.stack([_table(load, f"quantizer.{name}._codebook") for name in names])
+        self._products = [load.ops.dense(table) for table in self._tables]
+        self._halves = self._tables.square().sum(-1) / 2  # [codebooks, bins]: half the squared lengths
         self._starts = torch.arange(codebooks, device=load.device) * config.bins
         families = ("quantizer.rvq_first", "quantizer.rvq_rest")
-        self._in = torch.cat([load.tensor(f"{name}.input_proj.weight").squeeze(-1) for name in families])
-        self._out = torch.cat([load.tensor(f"{name}.output_proj.weight").squeeze(-1) for name in families], dim=1)
+        into, out_of = (
+            [load.tensor(f"{name}.{way}_proj.weight").squeeze(-1) for name in families] for way in ("input", "output")
+        )
+        self._in = load.ops.dense(torch.cat(into))
+        self._out = load.ops.dense(torch.cat(out_of, dim=1))
 
     def encode(self, x: Tensor) -> Tensor:
         """A vector [n, dim] gives codes [n, codebooks]."""
-        first, rest = F.linear(x, self._in).chunk(2, dim=1)
-        codes = []
-        for index, (table, half) in enumerate(zip(self._tables.split(self._bins), self._halves, strict=True)):
-            left = first if index == 0 else rest
-            code = torch.addmm(half, left, table.t(), alpha=-1).argmin(-1)  # the nearest entry
-            codes.append(code)
-            if index:
-                rest = rest - table[code]
+        first, rest = (part.contiguous() for part in self._in(x).chunk(2, dim=1))
+        codes = [self._nearest(0, first)]
+        for index in range(1, len(self._tables)):
+            codes.append(self._nearest(index, rest))
+            rest = rest - self._tables[index][codes[-1]]
         return torch.stack(codes, dim=1)
+
+    def _nearest(self, index: int, x: Tensor) -> Tensor:
+        """The entry of a codebook nearest to x [n, codebook_dim]."""
+        return (self._halves[index] - self._products[index](x)).argmin(-1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [n, codebooks] give a vector [n, dim]."""
-        rows = F.embedding(codes + self._starts, self._tables)  # [n, codebooks, codebook_dim]
-        return F.linear(torch.cat([rows[:, 0], rows[:, 1:].sum(1)], dim=1), self._out)
+        rows = F.embedding(codes + self._starts, self._tables.flatten(0, 1))  # [n, codebooks, codebook_dim]
+        return self._out(torch.cat([rows[:, 0], rows[:, 1:].sum(1)], dim=1))
 
 
 def _table(load: Loader, name: str) -> Tensor:
@@ -183,11 +180,11 @@ def _conv(load: Loader, name: str, steps: int, tails: Tails) -> Conv:
     return Conv(load, weight.permute(2, 1, 0), load.tensor(f"{name}.bias"), steps, tails)
 
 
-def _strided(load: Loader, name: str, stride: int, steps: int, tails: Tails) -> Conv:
+def _strided(load: Loader, name: str, stride: int, steps: int, tails: Tails, biased: bool = True) -> Conv:
     """Two taps over blocks of `stride` steps."""
     weight = load.tensor(f"{name}.weight")  # [out, in, 2 * stride]
     blocks = weight.unflatten(2, (2, stride)).permute(2, 3, 1, 0).flatten(1, 2)  # [2, stride * in, out]
-    bias = None if name.startswith("downsample") else load.tensor(f"{name}.bias")
+    bias = load.tensor(f"{name}.bias") if biased else None
     return Conv(load, blocks, bias, steps, tails)
 
 
@@ -212,5 +209,5 @@ class Positions:
 
     def __call__(self, slots: Tensor, frames: Tensor) -> Tokens:
         stride = len(self._within)
-        positions = frames[:, None] * stride + self._within
+        positions = frames[:, None] * stride + self._within  # [n, stride]
         return Tokens(slots.repeat_interleave(stride), positions.flatten(), stride, self._context, together=True)

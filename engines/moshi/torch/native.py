@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("kernels.cpp")
 BUILD_SECONDS = 600  # a build takes seconds; a compiler that takes this long hangs
 
-LANES = 16  # rows of a tile and float32 values of a vector; kernels.cpp has the same
-GROUP = 64  # rows that kernels.cpp takes at a time; m is filled up to a multiple of it
+LANES = 16  # values of a vector, as in kernels.cpp
+TILE = 32  # rows of weights in a tile, as in kernels.cpp; m is filled up to a multiple of it
 
 
 class NotBuilt(Exception):
@@ -159,7 +159,7 @@ def int8(codes: Tensor, scale: Tensor) -> Linear:
     """W = codes * scale: int8 [m, k], a float32 [m]. Each row of activations is quantised likewise."""
     m, k = codes.shape
     shifted = _filled(codes, -k % LANES).view(torch.uint8) ^ 128  # plus 128: unsigned, as the instruction wants them
-    return Linear(2, _tiles(shifted), F.pad(scale.float(), (0, -m % GROUP)), m)
+    return Linear(2, _tiles(shifted), F.pad(scale.float(), (0, -m % TILE)), m)
 
 
 def int4(words: Tensor, scales: Tensor, biases: Tensor) -> Linear:
@@ -168,21 +168,21 @@ def int4(words: Tensor, scales: Tensor, biases: Tensor) -> Linear:
     m, k, groups = words.shape[0], words.shape[1] * 8, scales.shape[1]
     if k % groups or (k // groups) % LANES:
         raise ValueError(f"{k} columns in {groups} groups: a group must be a multiple of {LANES} columns")
-    codes = _tiles(_filled(words)).view(-1, groups, k // groups // 8, LANES)
-    scale, bias = (_filled(x.half()).view(-1, LANES, groups).transpose(1, 2) for x in (scales, biases))
-    last = torch.cat([scale, bias], 2).view(torch.int32)[:, :, None]  # [tiles, groups, 1, 16]
+    codes = _tiles(_filled(words)).view(-1, groups, k // groups // 8, TILE)
+    scale, bias = (_filled(x.half()).view(-1, TILE, groups).transpose(1, 2) for x in (scales, biases))
+    last = torch.cat([scale, bias], 2).view(torch.int32)[:, :, None]  # [tiles, groups, 1, 32]
     return Linear(3, torch.cat([codes, last], 2), None, m)
 
 
 def _filled(weight: Tensor, columns: int = 0) -> Tensor:
     """With zeros up to whole groups of rows, and so many columns more."""
-    return F.pad(weight, (0, columns, 0, -len(weight) % GROUP)).contiguous()
+    return F.pad(weight, (0, columns, 0, -len(weight) % TILE)).contiguous()
 
 
 def _tiles(weight: Tensor) -> Tensor:
-    """[m, bytes] -> [tiles, 32-bit units, 16]"""
+    """[m, bytes] -> [tiles, 32-bit units, 32]"""
     units = weight.view(torch.int32)
-    return units.view(-1, LANES, units.shape[1]).transpose(1, 2).contiguous()
+    return units.view(-1, TILE, units.shape[1]).transpose(1, 2).contiguous()
 
 
 def rms_norm(x: Tensor, alpha: Tensor, eps: float) -> Tensor:

@@ -13,8 +13,9 @@ from torch import Tensor
 from ... import hardware
 from ...hardware import GB
 from ..checkpoint import Checkpoint, Groups, Plain, Rows8, Stored
-from ..config import MOSHI_7B, Json, LmConfig, ModelConfig, ModelError
+from ..config import MOSHI_7B, Json, ModelError
 from ..config import model as configured
+from ..fit import Device, Fit, fit
 from ..names import Shape, lm_tensors, mimi_tensors
 from . import native, plain
 from .engine import DTYPES
@@ -30,15 +31,9 @@ SHAPES: Mapping[str, Json] = {
     | {"dim": 1024, "num_heads": 16, "num_layers": 8, "depformer_dim": 512, "depformer_num_heads": 8}
     | {"depformer_dim_feedforward": int(4.125 * 512)},
     "tiny": MOSHI_7B
-    | {"dim": 64, "num_heads": 2, "hidden_scale": 4.5, "context": 64, "text_card": 64, "card": 64}
+    | {"dim": 64, "num_heads": 2, "hidden_scale": 4.5, "context": 64, "text_card": 64}
     | {"depformer_dim": 64, "depformer_num_heads": 2, "depformer_dim_feedforward": 288},
 }
-BYTES = {
-    "float32": 4.0,
-    "bf16": 2.0,
-    "int8": 1.0,
-    "int4": 0.625,
-}  # a weight; in 4 bits with its share of scale and bias
 MIDDLE = 7.5  # of the codes 0 to 15
 SLACK = 1 << 16  # numbers by which random tensors may begin apart
 ALIGNED = 64  # as memory is for vectors
@@ -54,7 +49,7 @@ class Setting:
     """A folder or repository; empty is random weights of that shape."""
     weights: WeightKind = "int8"
     keys: str = "bf16"
-    device: str = "cpu"
+    device: Device = "cpu"
     threads: int = 1
 
 
@@ -89,27 +84,29 @@ class Random:
         return self._pool[start : start + count]
 
 
-def load(setting: Setting, slots: int) -> TorchModel:
-    """The model with room for so many calls, its keys and values full of something. Raises `ModelError`."""
-    device = torch.device(setting.device)
-    weights: Callable[[str], Stored]
-    codec: Callable[[str], Stored]
-    if setting.model:
-        checkpoint = Checkpoint.open(setting.model)
-        config = checkpoint.config
-        _check_memory(config, setting, slots)
+def load(setting: Setting, most: int) -> tuple[TorchModel, Fit]:
+    """The model with room for `most` calls or as many as fit, its keys and values full of something, and how it fits.
+
+    Raises `ModelError`.
+    """
+    device, ops = torch.device(setting.device), ops_for(setting.device)
+    checkpoint = Checkpoint.open(setting.model) if setting.model else None
+    config = checkpoint.config if checkpoint else configured(dict(SHAPES[setting.shape]), {})
+    form = fit(hardware.detect(), setting.device, setting.weights, setting.keys, lm=config.lm)
+    if not form.room:
+        raise ModelError(
+            f"one call needs {form.needed / GB:.1f} GB and {form.free / GB:.1f} GB are free: "
+            "take smaller --weights, --keys int8 or another --shape"
+        )
+    weights: Callable[[str], Stored] = Random(lm_tensors(config.lm), setting.weights)
+    codec: Callable[[str], Stored] = Random(mimi_tensors(config.mimi, config.lm.codebooks), "float32")
+    if checkpoint:
         weights, codec = checkpoint.lm("pt", str(device)), checkpoint.mimi("pt", str(device))
-    else:
-        config = configured(dict(SHAPES[setting.shape]), {})
-        _check_memory(config, setting, slots)
-        weights = Random(lm_tensors(config.lm), setting.weights)
-        codec = Random(mimi_tensors(config.mimi, config.lm.codebooks), "float32")
-    ops = ops_for(setting.device)
     lm, mimi = Loader(weights, device, setting.weights, ops), Loader(codec, device, "float32", ops)
-    made = TorchModel(config, lm, mimi, slots, DTYPES[setting.keys])
+    made = TorchModel(config, lm, mimi, min(most, form.room), DTYPES[setting.keys])
     for cache in made._state.temporal:
         _fill(cache)
-    return made
+    return made, form
 
 
 def _fill(cache: Cache) -> None:
@@ -123,13 +120,12 @@ def _fill(cache: Cache) -> None:
         cache.scales.fill_(1 / SPREAD["int8"])
 
 
-def linears(setting: Setting) -> tuple[Callable[[], None], float]:
-    """Every product of the language model's step, by a row of numbers each; and the bytes of their weights."""
+def linears(setting: Setting) -> tuple[Callable[[], None], int]:
+    """Every product of the language model's step, by a row of numbers each; and how many weights there are."""
     config = configured(dict(SHAPES[setting.shape]), {}).lm
     shapes = {name: shape for name, shape in lm_tensors(config).items() if len(shape) == 2 and "emb." not in name}
-    load = Loader(
-        Random(shapes, setting.weights), torch.device(setting.device), setting.weights, ops_for(setting.device)
-    )
+    source = Random(shapes, setting.weights)
+    load = Loader(source, torch.device(setting.device), setting.weights, ops_for(setting.device))
     rows = {k: torch.randn(1, k, device=setting.device) for _, k in shapes.values()}
     products = [(load.linear(name), rows[k]) for name, (_, k) in shapes.items()]
 
@@ -137,33 +133,7 @@ def linears(setting: Setting) -> tuple[Callable[[], None], float]:
         for product, row in products:
             product(row)
 
-    return work, sum(map(math.prod, shapes.values())) * BYTES[setting.weights]
-
-
-def weight_bytes(config: ModelConfig, weights: WeightKind) -> float:
-    """What every step reads of weights: all but the embeddings, of which it looks up a few rows."""
-    lm = sum(math.prod(shape) for name, shape in lm_tensors(config.lm).items() if "emb." not in name)
-    mimi = sum(math.prod(shape) for shape in mimi_tensors(config.mimi, config.lm.codebooks).values())
-    return lm * BYTES[weights] + mimi * BYTES["float32"]
-
-
-def row_bytes(config: LmConfig, context: int, keys: str) -> int:
-    """Keys and values of one call of that age."""
-    temporal = config.temporal
-    width = 2 * temporal.layers * temporal.kv_heads * temporal.head_dim * DTYPES[keys].itemsize
-    return width * min(context, temporal.context)
-
-
-def _check_memory(config: ModelConfig, setting: Setting, slots: int) -> None:
-    machine = hardware.detect() if setting.device == "cuda" else None
-    free = machine.free if machine else hardware.this_host().free
-    rows = (slots + 1) * row_bytes(config.lm, config.lm.temporal.context, setting.keys)
-    need = weight_bytes(config, setting.weights) + rows
-    if need > free:
-        raise ModelError(
-            f"{slots} calls need {need / GB:.0f} GB and {free / GB:.0f} are free: "
-            "take fewer --calls, --keys int8 or smaller --weights"
-        )
+    return work, sum(map(math.prod, shapes.values()))
 
 
 def ops_for(device: str) -> Ops:

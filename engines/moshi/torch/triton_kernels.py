@@ -1,0 +1,332 @@
+# mypy: ignore-errors
+# A kernel is Triton's own language in Python's clothes: there is nothing in it for a type checker.
+"""The CUDA kernels, in Triton: each is one launch, takes nothing from the host but sizes, and so fits in a graph.
+
+`plain` says what each means. Numbers that only cost or save time stand on top.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+BUSY = 2048  # programs that keep all of a large GPU's processors reading
+ENTRIES = 64  # of a ring, looked at together
+CHUNK = 8192  # logits looked at together
+FLOOR = tl.constexpr(-1e30)  # below any score, and yet a number: what has seen nothing weighs nothing
+NEAREST = tl.constexpr(12582912.0)  # 1.5 * 2^23: added and taken away, it rounds to the nearest integer, ties to even
+
+
+def rms_norm(x, alpha, eps):
+    n, dim = x.shape
+    y = torch.empty_like(x)
+    _rms_norm[(n,)](x, alpha, y, eps, dim, triton.next_power_of_2(dim), num_warps=8 if dim > 2048 else 4)
+    return y
+
+
+@triton.jit
+def _rms_norm(x_at, alpha_at, y_at, eps, DIM: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * DIM
+    d = tl.arange(0, BLOCK)
+    x = tl.load(x_at + row + d, mask=d < DIM, other=0.0).to(tl.float32)
+    alpha = tl.load(alpha_at + d, mask=d < DIM, other=0.0)
+    y = x * (alpha * tl.rsqrt(tl.sum(x * x) / DIM + eps))
+    tl.store(y_at + row + d, y.to(y_at.dtype.element_ty), mask=d < DIM)
+
+
+def gate(x):
+    n, wide = x.shape
+    y = x.new_empty(n, wide // 2)
+    _gate[(n, triton.cdiv(wide // 2, 1024))](x, y, wide // 2, 1024)
+    return y
+
+
+@triton.jit
+def _gate(x_at, y_at, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    opened = tl.load(x_at + row * 2 * WIDE + d, mask=d < WIDE, other=0.0).to(tl.float32)
+    passed = tl.load(x_at + row * 2 * WIDE + WIDE + d, mask=d < WIDE, other=0.0).to(tl.float32)
+    y = opened * tl.sigmoid(opened) * passed
+    tl.store(y_at + row * WIDE + d, y.to(y_at.dtype.element_ty), mask=d < WIDE)
+
+
+def attend(qkv, cache, tokens, turn, pairs):
+    """As `plain.attend`, for single tokens and those that come together. A token of row -1 is nobody's."""
+    rows, kv_heads, context, head_dim = cache.keys.shape
+    n, heads = len(qkv), qkv.shape[1] // head_dim - 2 * kv_heads
+    splits = min(BUSY // (n * heads), context // (2 * ENTRIES))
+    splits = 1 << (splits.bit_length() - 1) if splits > 1 else 1
+    out = qkv.new_empty(n, heads * head_dim)
+    seen = torch.empty(n * heads, splits, head_dim, device=qkv.device) if splits > 1 else out
+    weights = torch.empty(2, n * heads, splits, device=qkv.device) if splits > 1 else out
+    _attend[(heads, n, splits)](
+        *(qkv, cache.keys, cache.values, cache.scales, tokens.rows, tokens.positions, turn, seen, weights),
+        *(rows, heads, kv_heads, context, head_dim, tokens.per_row, pairs, splits),
+        min(ENTRIES, triton.next_power_of_2(context)),
+    )
+    if splits > 1:
+        _merge[(n * heads,)](seen, weights, out, n * heads, head_dim, splits)
+    return out
+
+
+@triton.jit
+def _attend(
+    qkv_at,
+    keys_at,
+    values_at,
+    scales_at,
+    rows_at,
+    positions_at,
+    turn_at,
+    seen_at,
+    weights_at,
+    cache_rows,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    CONTEXT: tl.constexpr,
+    DIM: tl.constexpr,
+    TOGETHER: tl.constexpr,
+    PAIRS: tl.constexpr,
+    SPLITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One head of one token over one part of the ring.
+
+    The new tokens' keys and values come from `qkv`, never from the ring, and nobody reads the entries that they go
+    into: so it does not matter which program comes first.
+    """
+    head, token, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    first = token - token % TOGETHER
+    row = tl.load(rows_at + token)
+    position = tl.load(positions_at + first).to(tl.int32)
+    kv_head = head // (HEADS // KV_HEADS)
+    ring = (tl.maximum(row, 0).to(tl.int64) * KV_HEADS + kv_head) * CONTEXT
+    values_scale = cache_rows.to(tl.int64) * KV_HEADS * CONTEXT  # from a key's scale to its value's
+    d = tl.arange(0, DIM)
+    mate = d ^ 1 if PAIRS else (d + DIM // 2) % DIM  # what each turns with, by which angle, and to which side
+    angle = d // 2 if PAIRS else d % (DIM // 2)
+    side = tl.where((d % 2 if PAIRS else d // (DIM // 2)) == 0, -1.0, 1.0)
+
+    q_at = qkv_at + (token * (HEADS + 2 * KV_HEADS) + head) * DIM
+    q = tl.load(q_at + d).to(tl.float32)
+    if turn_at is not None:
+        turn = turn_at + token * DIM + 2 * angle
+        q = q * tl.load(turn) + side * tl.load(q_at + mate).to(tl.float32) * tl.load(turn + 1)
+        q = q.to(qkv_at.dtype.element_ty).to(tl.float32)
+    q *= DIM**-0.5
+
+    top = tl.full([], FLOOR, tl.float32)
+    total = tl.full([], 0.0, tl.float32)
+    seen = tl.zeros([DIM], tl.float32)
+    held = tl.where(row < 0, 0, tl.minimum(position, CONTEXT))
+    part = tl.cdiv(held, SPLITS)
+    low = tl.minimum(split * part, held)
+    high = tl.minimum(low + part, held)
+    for start in range(low, high, BLOCK):
+        entry = start + tl.arange(0, BLOCK)
+        here = (entry < high) & ((entry - position % CONTEXT + CONTEXT) % CONTEXT >= TOGETHER)
+        at = ring + entry
+        k = tl.load(keys_at + at[:, None] * DIM + d, mask=here[:, None], other=0).to(tl.float32)
+        v = tl.load(values_at + at[:, None] * DIM + d, mask=here[:, None], other=0).to(tl.float32)
+        score = tl.sum(k * q, 1)
+        if scales_at is not None:
+            score *= tl.load(scales_at + at, mask=here, other=0.0)
+        score = tl.where(here, score, float("-inf"))
+        higher = tl.maximum(top, tl.max(score))
+        weight = tl.exp(score - higher)
+        less = tl.exp(top - higher)
+        total = total * less + tl.sum(weight)
+        if scales_at is not None:
+            weight *= tl.load(scales_at + values_scale + at, mask=here, other=0.0)
+        seen = seen * less + tl.sum(weight[:, None] * v, 0)
+        top = higher
+
+    if split == 0:
+        for new in tl.static_range(TOGETHER):
+            other = first + new
+            k_at = qkv_at + (other * (HEADS + 2 * KV_HEADS) + HEADS + kv_head) * DIM
+            k = tl.load(k_at + d).to(tl.float32)
+            v = tl.load(k_at + KV_HEADS * DIM + d).to(tl.float32)
+            if turn_at is not None:
+                turn = turn_at + other * DIM + 2 * angle
+                k = k * tl.load(turn) + side * tl.load(k_at + mate).to(tl.float32) * tl.load(turn + 1)
+                k = k.to(qkv_at.dtype.element_ty).to(tl.float32)
+            score = tl.where(other <= token, tl.sum(k * q), float("-inf"))
+            higher = tl.maximum(top, score)
+            weight = tl.exp(score - higher)
+            less = tl.exp(top - higher)
+            total = total * less + weight
+            seen = seen * less + weight * v
+            top = higher
+            writes = (other == token) & (head % (HEADS // KV_HEADS) == 0) & (row >= 0)
+            at = ring + (position + new) % CONTEXT
+            if scales_at is not None:
+                k_scale = tl.max(tl.abs(k)) / 127.0
+                v_scale = tl.max(tl.abs(v)) / 127.0
+                tl.store(scales_at + at, k_scale, mask=writes)
+                tl.store(scales_at + values_scale + at, v_scale, mask=writes)
+                k = (k / tl.maximum(k_scale, 1e-12) + NEAREST) - NEAREST
+                v = (v / tl.maximum(v_scale, 1e-12) + NEAREST) - NEAREST
+            tl.store(keys_at + at * DIM + d, k.to(keys_at.dtype.element_ty), mask=(d >= 0) & writes)
+            tl.store(values_at + at * DIM + d, v.to(values_at.dtype.element_ty), mask=(d >= 0) & writes)
+
+    at = token * HEADS + head
+    if SPLITS == 1:
+        tl.store(seen_at + at * DIM + d, (seen / total).to(seen_at.dtype.element_ty))
+    else:
+        at = at * SPLITS + split
+        tl.store(seen_at + at * DIM + d, seen)
+        tl.store(weights_at + at, top)
+        tl.store(weights_at + tl.num_programs(0) * tl.num_programs(1) * SPLITS + at, total)
+
+
+@triton.jit
+def _merge(seen_at, weights_at, out_at, count, DIM: tl.constexpr, SPLITS: tl.constexpr):
+    at = tl.program_id(0) * SPLITS + tl.arange(0, SPLITS)
+    d = tl.arange(0, DIM)
+    top = tl.load(weights_at + at)
+    weight = tl.exp(top - tl.max(top))
+    total = tl.sum(weight * tl.load(weights_at + count * SPLITS + at))
+    seen = tl.sum(weight[:, None] * tl.load(seen_at + at[:, None] * DIM + d), 0) / total
+    tl.store(out_at + tl.program_id(0) * DIM + d, seen.to(out_at.dtype.element_ty))
+
+
+def sample(logits, temperature, top_k, noise):
+    n, card = logits.shape
+    token = torch.empty(n, dtype=torch.int64, device=logits.device)
+    block = min(CHUNK, triton.next_power_of_2(card))
+    _sample[(n,)](logits, temperature, top_k, noise, token, card, block, num_warps=max(4, block // 512))
+    return token
+
+
+@triton.jit
+def _sample(logits_at, temperature_at, top_k_at, noise_at, token_at, CARD: tl.constexpr, BLOCK: tl.constexpr):
+    """Finds the least logit that counts by halving where it may lie: nothing need be sorted, however many count."""
+    row = tl.program_id(0)
+    logits_at += row.to(tl.int64) * CARD
+    temperature = tl.load(temperature_at + row)
+    top_k = tl.load(top_k_at + row)
+    keep = tl.where((top_k <= 0) | (top_k > CARD), CARD, top_k).to(tl.int32)
+    d = tl.arange(0, BLOCK)
+
+    top = tl.full([], float("-inf"), tl.float32)
+    for start in range(0, CARD, BLOCK):
+        x = tl.load(logits_at + start + d, mask=start + d < CARD, other=float("-inf"))
+        top = tl.maximum(top, tl.max(x))
+
+    low = tl.full([], -(2**31), tl.int64)  # of logits as integers that stand in the same order
+    high = tl.full([], 2**31 - 1, tl.int64)
+    while low < high:
+        middle = (low + high + 1) >> 1
+        count = tl.full([], 0, tl.int32)
+        for start in range(0, CARD, BLOCK):
+            x = tl.load(logits_at + start + d, mask=start + d < CARD, other=float("-inf"))
+            bits = x.to(tl.int32, bitcast=True)
+            count += tl.sum(((bits ^ ((bits >> 31) & 0x7FFFFFFF)) >= middle).to(tl.int32))
+        low = tl.where(count >= keep, middle, low)
+        high = tl.where(count > keep, high, tl.where(count == keep, middle, middle - 1))
+    bits = low.to(tl.int32)
+    least = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+
+    cold = temperature <= 0
+    by = 1.0 / tl.where(cold, 1.0, temperature)
+    total = tl.full([], 0.0, tl.float64)
+    likeliest = tl.full([], CARD, tl.int32)
+    for start in range(0, CARD, BLOCK):
+        x = tl.load(logits_at + start + d, mask=start + d < CARD, other=float("-inf"))
+        total += tl.sum(tl.where(x >= least, tl.exp((x - top) * by), 0.0).to(tl.float64))
+        likeliest = tl.minimum(likeliest, tl.min(tl.where(x == top, start + d, CARD)))
+
+    target = total * tl.load(noise_at + row).to(tl.float64)
+    reached = tl.full([], 0.0, tl.float64)
+    drawn = tl.full([], CARD, tl.int32)
+    last = tl.full([], 0, tl.int32)  # rounding must not go past what may be drawn
+    for start in range(0, CARD, BLOCK):
+        x = tl.load(logits_at + start + d, mask=start + d < CARD, other=float("-inf"))
+        chance = tl.where(x >= least, tl.exp((x - top) * by), 0.0)
+        wide = chance.to(tl.float64)
+        past = (chance > 0) & (reached + tl.cumsum(wide) > target)
+        drawn = tl.minimum(drawn, tl.min(tl.where(past, start + d, CARD)))
+        last = tl.maximum(last, tl.max(tl.where(chance > 0, start + d, 0)))
+        reached += tl.sum(wide)
+    token = tl.where(cold, likeliest, tl.minimum(drawn, last))
+    tl.store(token_at + row, tl.minimum(token, CARD - 1).to(tl.int64))
+
+
+def product(x, weight, scale, bias=None):
+    """x [n, k] by weights that are widened on the way: int8, float8 [m, k] with a scale [m], or words of eight codes
+    [m, k / 8] with a scale and a bias for each group of a row [m, groups]. So it reads few bytes, and rounds no x."""
+    n, k = x.shape
+    m = len(weight)
+    block_n = min(64, max(16, triton.next_power_of_2(n)))
+    block_m, block_k, stages = (16, 256, 4) if n <= 16 else (64, 128, 3)
+    y = x.new_empty(n, m)
+    _product[(triton.cdiv(m, block_m), triton.cdiv(n, block_n))](
+        *(x.contiguous(), weight, scale, bias, y, n, m, k, 0 if bias is None else k // bias.shape[1]),
+        *(block_m, block_n, block_k),
+        num_stages=stages,
+    )
+    return y
+
+
+@triton.jit
+def _product(
+    x_at,
+    weight_at,
+    scale_at,
+    bias_at,
+    y_at,
+    n,
+    m,
+    k,
+    GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    out = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    kind = x_at.dtype.element_ty
+    y = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for start in range(0, k, BLOCK_K):
+        at = start + tl.arange(0, BLOCK_K)
+        if GROUP == 0:
+            here = (out < m)[:, None] & (at < k)
+            weight = tl.load(weight_at + out[:, None] * k + at, mask=here, other=0.0).to(kind)
+        else:
+            word = start // 8 + tl.arange(0, BLOCK_K // 8)
+            group = start // GROUP + tl.arange(0, BLOCK_K // GROUP)
+            words = tl.load(weight_at + out[:, None] * (k // 8) + word, mask=(out < m)[:, None] & (word < k // 8), other=0)
+            codes = (words[:, :, None] >> (4 * tl.arange(0, 8))) & 15  # [BLOCK_M, words, 8]
+            codes = codes.reshape(BLOCK_M, BLOCK_K // GROUP, GROUP).to(tl.float32)
+            here = (out < m)[:, None] & (group < k // GROUP)
+            scale = tl.load(scale_at + out[:, None] * (k // GROUP) + group, mask=here, other=0.0).to(tl.float32)
+            bias = tl.load(bias_at + out[:, None] * (k // GROUP) + group, mask=here, other=0.0).to(tl.float32)
+            weight = (codes * scale[:, :, None] + bias[:, :, None]).reshape(BLOCK_M, BLOCK_K).to(kind)
+        x = tl.load(x_at + row * k + at[:, None], mask=(row < n) & (at < k)[:, None], other=0.0)
+        y = tl.dot(weight, x, y)
+    if GROUP == 0:
+        y *= tl.load(scale_at + out, mask=out < m, other=0.0)[:, None]
+    here = (out < m)[:, None] & (row < n)
+    tl.store(y_at + row * m + out[:, None], y.to(y_at.dtype.element_ty), mask=here)
+
+
+def float8(x, rows):
+    """x [n, k] as float8 with a scale for each row [rows, 1]; there are zeros in the rows that x has not."""
+    n, k = x.shape
+    codes = torch.empty(rows, k, dtype=torch.float8_e4m3fn, device=x.device)
+    scale = torch.empty(rows, 1, device=x.device)
+    _float8[(rows,)](x.contiguous(), codes, scale, n, k, triton.next_power_of_2(k), num_warps=8)
+    return codes, scale
+
+
+@triton.jit
+def _float8(x_at, codes_at, scale_at, n, DIM: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    d = tl.arange(0, BLOCK)
+    x = tl.load(x_at + row * DIM + d, mask=(d < DIM) & (row < n), other=0.0).to(tl.float32)
+    scale = tl.maximum(tl.max(tl.abs(x)), 1e-12) / 448.0
+    tl.store(codes_at + row * DIM + d, (x / scale).to(codes_at.dtype.element_ty), mask=d < DIM)
+    tl.store(scale_at + row, scale)
