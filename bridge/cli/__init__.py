@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import typer
 
+from .bench import bench
 from .call import call
 from .dial import dial
 from .doctor import doctor
+from .download import download
 from .hangup import hangup
+from .infer import infer
 from .number import number
 from .serve import serve
 from .status import status
@@ -20,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for verb in (serve, dial, call, doctor, status, hangup, number, token):
+for verb in (serve, dial, call, doctor, download, status, hangup, number, token, infer, bench):
     app.command()(verb)
 
 

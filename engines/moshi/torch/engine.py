@@ -13,7 +13,7 @@ from ..checkpoint import Checkpoint, Stored, Weights
 from ..config import ModelError
 from ..core import MoshiCore
 from ..tokenizer import Tokenizer
-from . import native, plain
+from . import cuda, native, plain
 from .load import KINDS, Loader, Ops
 from .model import TorchModel
 
@@ -39,13 +39,14 @@ def core(
     kind = _one_of("weights", weights or ("bf16" if where.type == "cuda" else "int8"), KINDS)
     dtype = DTYPES[_one_of("keys", keys or "bf16", DTYPES)]
     checkpoint = Checkpoint.open(model, report=lambda what, done, total: progress(f"{what}: {done / total:.0%}"))
-    ops: Ops = native if where.type == "cpu" and native.available() else plain
+    ops: Ops = cuda if where.type == "cuda" else native if native.available() else plain
     began = time.monotonic()
     shown = _Progress(progress, f"loading {model}", checkpoint)
     lm = Loader(shown.watch(checkpoint.lm("pt", str(where))), where, kind, ops)
     mimi = Loader(shown.watch(checkpoint.mimi("pt", str(where))), where, "float32", ops)
     loaded = TorchModel(checkpoint.config, lm, mimi, slots, dtype)
     progress(f"loaded {model} in {time.monotonic() - began:.1f} s as {kind}")
+    loaded.prepare(lambda n: progress(f"preparing steps of {n} calls"))
     made = MoshiCore(loaded, Tokenizer.load(checkpoint.tokenizer), slots, voice=voice, trace=trace)
     made.rehearse(lambda n: progress(f"warming up: {n} of {slots} calls"))
     return made

@@ -98,15 +98,16 @@ inline float sum(F v) {
 }
 
 template <class V>
-inline auto largest(V v) {
-  auto most = v[0];
-  for (int i = 1; i < LANES; ++i) most = std::max(most, v[i]);
-  return most;
+inline V larger(V a, V b) {
+  return a > b ? a : b;
 }
 
 template <class V>
-inline V larger(V a, V b) {
-  return a > b ? a : b;
+inline auto largest(V v) {
+  v = larger(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  v = larger(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  return std::max(v[0], v[1]);
 }
 
 inline F absolute(F v) { return (F)((I)v & 0x7fffffff); }
@@ -148,17 +149,19 @@ inline void zip(I* row) {
 template <class V>
 inline V sums(V* v) {
 #define PAIR(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#pragma GCC unroll 8
   for (int i = 0; i < 8; ++i)
     v[i] = PAIR(v[2 * i], v[2 * i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
            PAIR(v[2 * i], v[2 * i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+#pragma GCC unroll 4
   for (int i = 0; i < 4; ++i)
     v[i] = PAIR(v[2 * i], v[2 * i + 1], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
            PAIR(v[2 * i], v[2 * i + 1], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-  for (int width = 2; width; width /= 2)
-    for (int i = 0; i < width; ++i)
-      v[i] = PAIR(v[2 * i], v[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-             PAIR(v[2 * i], v[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-  return v[0];
+  const auto quarters = [](V a, V b) {
+    return PAIR(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           PAIR(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+  };
+  return quarters(quarters(v[0], v[1]), quarters(v[2], v[3]));
 #undef PAIR
 }
 
@@ -301,7 +304,7 @@ inline int64_t grain(int64_t each) { return std::max<int64_t>(1, WORTH / std::ma
 
 constexpr int64_t TILE = 2 * LANES;
 constexpr int64_t CHUNK = 128;  // rows of x packed at a time, so that they stay in the cache
-constexpr int64_t AHEAD = 16;   // pairs of vectors to prefetch
+constexpr int64_t AHEAD = 4096;  // bytes to prefetch
 #ifdef __AVX512F__
 constexpr int MOST_ROWS = 8;  // whose totals take half of the registers
 #else
@@ -446,7 +449,7 @@ void products(const Weights& w, int64_t tile, const Rows& x, const Target& y) {
 #pragma GCC unroll 2
     for (int t = 0; t < 2; ++t) {
       const I vector = load<I>(weights + t * LANES);
-      _mm_prefetch(weights + t * LANES + AHEAD * TILE, _MM_HINT_T0);
+      _mm_prefetch(weights + t * LANES + AHEAD / sizeof *weights, _MM_HINT_T1);
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) total[t][n] = Kind::dot(total[t][n], vector, units[n]);
     }
@@ -493,7 +496,7 @@ void products_of_groups(const Weights& w, int64_t tile, const Rows& x, const Tar
 #pragma GCC unroll 2
       for (int t = 0; t < 2; ++t) {
         const I words = load<I>(weights + t * LANES);
-        _mm_prefetch(weights + t * LANES + AHEAD * TILE, _MM_HINT_T0);
+        _mm_prefetch(weights + t * LANES + AHEAD / sizeof *weights, _MM_HINT_T1);
         const I even = words & 0x0f0f0f0f, odd = (words >> 4) & 0x0f0f0f0f;
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) {
@@ -739,9 +742,10 @@ struct Attention {
   }
 };
 
-// Brings what will be read next nearer; it need not be there.
+constexpr int64_t SHORT = 16384;  // bytes of keys that end before the CPU foresees what comes next
+
 inline void prefetch(const void* from, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(static_cast<const char*>(from) + i, _MM_HINT_T0);
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(static_cast<const char*>(from) + i, _MM_HINT_T1);
 }
 
 // The products of a query with up to sixteen keys, each made by `product` as a vector to be summed.
@@ -776,7 +780,6 @@ struct Reader {
     const int64_t size = SIZE ? SIZE : any_size;
     F total[PARTS] = {};
     for (int64_t e = 0; e < entries; ++e) {
-      prefetch(values + (e + LANES) * size, size * sizeof(T));
       for (int64_t i = 0; i < size; i += LANES)
         total[i / LANES] += lanes(values + e * size + i, size - i) * weights[e];
     }
@@ -811,7 +814,6 @@ struct Halves {
   void mix(const uint16_t* values, const float* weights, int64_t entries, float by, float* y) const {
     F evens[PARTS] = {}, odds[PARTS] = {};
     for (int64_t e = 0; e < entries; ++e) {
-      prefetch(values + (e + LANES) * SIZE, 2 * SIZE);
       for (int i = 0; i < PARTS; ++i) {
         const I pairs = load<I>(values + e * SIZE + 32 * i);
         evens[i] += (F)(pairs << 16) * weights[e];
@@ -831,7 +833,7 @@ struct Halves {
 template <int SIZE>
 struct Eights {
   static constexpr int PARTS = SIZE / 64;
-  static constexpr int64_t BLOCK = 128;  // weights that share a scale; their sums fit into 32 bits
+  static constexpr int64_t BLOCK = 256;  // weights that share a scale
   I high[PARTS], low[PARTS];
   float scale;
   int32_t offset = 0;
@@ -874,7 +876,6 @@ struct Eights {
       }
       I sum_high[4 * PARTS] = {}, sum_low[4 * PARTS] = {};
       for (int64_t e = first; e < end; e += 4) {
-        prefetch(values + (e + 2 * LANES) * SIZE, 4 * SIZE);
         const I h = I{} + load_word(highs + e - first), l = I{} + load_word(lows + e - first);
         for (int i = 0; i < PARTS; ++i) {
           I row[4];
@@ -886,7 +887,7 @@ struct Eights {
           }
         }
       }
-      for (int i = 0; i < 4 * PARTS; ++i) total[i] += floats((sum_high[i] << 8) + sum_low[i]) * step;
+      for (int i = 0; i < 4 * PARTS; ++i) total[i] += (floats(sum_high[i]) * 256.0f + floats(sum_low[i])) * step;
     }
     for (int i = 0; i < 4 * PARTS; ++i) {
       const F done = total[i] * by;
@@ -903,7 +904,7 @@ void read(const Read& reader, const T* keys, const T* values, int64_t size, cons
   F most = F{} - INFINITY;
   for (int64_t first = 0; first < entries; first += LANES) {
     const int64_t count = entries - first;
-    prefetch(keys + (first + LANES) * size, LANES * size * sizeof(T));
+    if (entries * size * static_cast<int64_t>(sizeof(T)) <= SHORT) prefetch(values + first * size, LANES * size * sizeof(T));
     F score = reader.scores(keys + first * size, count);
     if (key_scales) score *= load<F>(key_scales + first, count);
     for (int64_t e = count; e < LANES; ++e) score[e] = -INFINITY;

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import Groups, Plain, Rows8, Stored
+from ..config import ModelError
 from . import plain
 from .plain import EIGHT_BITS, Cache, Tokens
 
-WeightKind: TypeAlias = Literal["float32", "bf16", "int8", "int4"]
+WeightKind: TypeAlias = Literal["float32", "bf16", "fp8", "int8", "int4"]
 KINDS: tuple[WeightKind, ...] = get_args(WeightKind)
 GROUP = 32  # weights that share a scale in four bits, unless the checkpoint has its own groups
 FIFTEEN = 15.0  # the highest code of four bits
+FLOAT8 = torch.finfo(torch.float8_e4m3fn).max
 LEAST = 1e-12  # a scale: a row of zeros must not be divided by zero
 ROWS = 1024  # widened at a time: 16 MB of the 7B
 
@@ -37,7 +39,7 @@ class Ops(Protocol):
     def attend(self, qkv: Tensor, cache: Cache, tokens: Tokens, turn: Tensor | None, pairs: bool) -> Tensor: ...
     def sample(self, logits: Tensor, temperature: Tensor, top_k: Tensor, noise: Tensor) -> Tensor: ...
     def dense(self, weight: Tensor) -> Linear: ...
-    def int8(self, codes: Tensor, scale: Tensor) -> Linear: ...
+    def int8(self, codes: Tensor, scale: Tensor) -> Linear: ...  # float8 codes come here as well
     def int4(self, words: Tensor, scales: Tensor, biases: Tensor) -> Linear: ...
 
 
@@ -47,6 +49,8 @@ class Loader:
     def __init__(
         self, stored: Callable[[str], Stored], device: torch.device, kind: WeightKind = "float32", ops: Ops = plain
     ) -> None:
+        if kind == "fp8" and device.type == "cpu":
+            raise ModelError("weights = fp8 are for NVIDIA GPUs: take int8")
         self._stored = stored
         self.device = device
         self.kind = kind
@@ -72,8 +76,8 @@ class Loader:
     def linear(self, *names: str) -> Linear:
         """The weights under these names, one below the other, to be multiplied by."""
         parts = [self._stored(name) for name in names]
-        if self.kind == "int8":
-            eights = [int8_rows(part) for part in parts]
+        if self.kind in ("fp8", "int8"):
+            eights = [(int8_rows if self.kind == "int8" else float8_rows)(part) for part in parts]
             return self.ops.int8(*(torch.cat(column).to(self.device) for column in zip(*eights, strict=True)))
         if self.kind == "int4":
             fours = [int4_groups(part) for part in parts]
@@ -113,6 +117,16 @@ def int8_rows(stored: Stored) -> tuple[Tensor, Tensor]:
     for chunk in chunks(stored):
         scale = chunk.abs().amax(1).clamp_min(LEAST) / EIGHT_BITS
         codes.append((chunk / scale[:, None]).round().to(torch.int8))
+        scales.append(scale)
+    return torch.cat(codes), torch.cat(scales)
+
+
+def float8_rows(stored: Stored) -> tuple[Tensor, Tensor]:
+    """Codes [m, k] as float8, and a scale for each row [m]."""
+    codes, scales = [], []
+    for chunk in chunks(stored):
+        scale = chunk.abs().amax(1).clamp_min(LEAST) / FLOAT8
+        codes.append((chunk / scale[:, None]).to(torch.float8_e4m3fn))
         scales.append(scale)
     return torch.cat(codes), torch.cat(scales)
 

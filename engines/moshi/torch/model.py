@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..config import ModelConfig
-from ..model import Floats, Heard, Ints
+from ..model import Floats, Heard, Ints, Place
+from .graphs import Graphs, Launched
 from .lm import Draw, Lm
 from .load import Loader
 from .mimi import Mimi
@@ -28,20 +30,50 @@ class TorchModel:
         self._device = lm.device
         self._lm = Lm(config.lm, lm)
         self._mimi = Mimi(config.mimi, mimi, config.lm.codebooks)
-        self._state = self._lm.state(slots, slots + 1, keys)
+        self._state = self._lm.state(slots + 1, slots + 1, keys)  # the last slot is nobody's
         self._sound = self._mimi.state(slots + 1)  # the last is for sound that is no call's
-        self._added = torch.zeros(slots, config.lm.temporal.dim, device=self._device)
+        self._added = torch.zeros(slots + 1, config.lm.temporal.dim, device=self._device)
         self._plain = [True] * slots  # whether nothing is added
         self._conditions = {name: _Table(lm, name) for name in config.lm.conditions}
+        self._graphs: Graphs | None = None
+        if self._device.type == "cuda":
+            nobody = Place(slots, -1, 0, 0, 0, 0, -1, 0, 0)
+            self._graphs = Graphs(self._captured, config.lm, slots, nobody, self._device)
+
+    def prepare(self, on_progress: Callable[[int], None]) -> None:
+        """Make ready for batches of every size, where that takes long."""
+        if self._graphs:
+            self._graphs.prepare(on_progress)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a GPU that are taken."""
+        return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else 0
 
     @torch.no_grad()
-    def tick(self, pcm: Floats, places: Ints, chances: Floats, given: Ints | None) -> Ticked:
-        config = self.config.lm
+    def tick(self, pcm: Floats, places: Ints, chances: Floats, given: Ints | None) -> Ticked | Launched:
+        if self._graphs:
+            return self._graphs.launch(pcm, places, chances, given)
         reach = int(places[:, 2].max())
         added = not all(self._plain[slot] for slot in places[:, 0])
-        sound, where, chance = (torch.from_numpy(x).to(self._device) for x in (pcm, places.T.copy(), chances.T.copy()))
-        rows = None if given is None else torch.from_numpy(given).to(self._device)
-        slots, row, position, frame, encoded, decoded, forced, text_top_k, audio_top_k = where
+        inputs = (torch.from_numpy(x) for x in (pcm, places.T.copy(), chances.T.copy()))
+        return self._frame(*inputs, None if given is None else torch.from_numpy(given), added, reach)
+
+    def collect(self, pending: Ticked | Launched) -> Heard:
+        if isinstance(pending, Launched):
+            assert self._graphs
+            return self._graphs.collect(pending)
+        return Heard(*(tensor.numpy() for tensor in pending))
+
+    def _captured(self, pcm: Tensor, places: Tensor, chances: Tensor, given: Tensor) -> Ticked:
+        """A frame of any calls at any age: nothing of it is decided here."""
+        return self._frame(pcm, places, chances, given, added=True, reach=self.config.lm.temporal.context)
+
+    def _frame(
+        self, sound: Tensor, places: Tensor, chances: Tensor, given: Tensor | None, added: bool, reach: int
+    ) -> Ticked:
+        config = self.config.lm
+        slots, row, position, frame, encoded, decoded, forced, text_top_k, audio_top_k = places
         heard = self._mimi.encode(sound, self._sound, slots, encoded)[:, : config.heard_streams]
         step = self._lm.step(
             self._state,
@@ -50,16 +82,13 @@ class TorchModel:
             Tokens(row, position, 1, reach),
             heard,
             forced,
-            Draw(chance[0], text_top_k, chance[1], audio_top_k, chance[2:]),
+            Draw(chances[0], text_top_k, chances[1], audio_top_k, chances[2:]),
             self._added[slots] if added else None,
-            rows,
+            given,
         )
         if config.own_streams:
             sound = self._mimi.decode(step.complete[:, 1:], self._sound, slots, decoded)
         return Ticked(step.row, step.text, step.complete, sound)
-
-    def collect(self, pending: Ticked) -> Heard:
-        return Heard(*(tensor.cpu().numpy() for tensor in pending))
 
     @torch.no_grad()
     def read(self, row: int, position: int, tokens: Ints, slot: int) -> None:

@@ -17,7 +17,7 @@ from ..config import MOSHI_7B, Json, ModelError
 from ..config import model as configured
 from ..fit import Device, Fit, fit
 from ..names import Shape, lm_tensors, mimi_tensors
-from . import native, plain
+from . import cuda, native, plain
 from .engine import DTYPES
 from .load import GROUP, Loader, Ops, WeightKind
 from .model import TorchModel
@@ -60,10 +60,10 @@ class Random:
         self._shapes = shapes
         self._kind = kind
         size = max(map(math.prod, shapes.values())) + SLACK
-        if kind in ("float32", "bf16"):
-            self._pool = torch.randn(size)
-        else:
+        if kind in SPREAD:
             self._pool = torch.randint(-127, 128, (size,), dtype=torch.int8)
+        else:
+            self._pool = torch.randn(size)
 
     def __call__(self, name: str) -> Stored:
         shape = self._shapes[name]
@@ -104,6 +104,7 @@ def load(setting: Setting, most: int) -> tuple[TorchModel, Fit]:
         weights, codec = checkpoint.lm("pt", str(device)), checkpoint.mimi("pt", str(device))
     lm, mimi = Loader(weights, device, setting.weights, ops), Loader(codec, device, "float32", ops)
     made = TorchModel(config, lm, mimi, min(most, form.room), DTYPES[setting.keys])
+    made.prepare(lambda calls: None)
     for cache in made._state.temporal:
         _fill(cache)
     return made, form
@@ -136,5 +137,6 @@ def linears(setting: Setting) -> tuple[Callable[[], None], int]:
     return work, sum(map(math.prod, shapes.values()))
 
 
-def ops_for(device: str) -> Ops:
-    return native if device == "cpu" and native.available() else plain
+def ops_for(device: Device) -> Ops:
+    """What an engine computes with there."""
+    return cuda if device == "cuda" else native if native.available() else plain

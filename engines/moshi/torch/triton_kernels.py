@@ -54,7 +54,8 @@ def _gate(x_at, y_at, WIDE: tl.constexpr, BLOCK: tl.constexpr):
 
 def attend(qkv, cache, tokens, turn, pairs):
     """As `plain.attend`, for single tokens and those that come together. A token of row -1 is nobody's."""
-    rows, kv_heads, context, head_dim = cache.keys.shape
+    _, kv_heads, context, head_dim = cache.keys.shape
+    scales = (None, None) if cache.scales is None else cache.scales.unbind()
     n, heads = len(qkv), qkv.shape[1] // head_dim - 2 * kv_heads
     splits = min(BUSY // (n * heads), context // (2 * ENTRIES))
     splits = 1 << (splits.bit_length() - 1) if splits > 1 else 1
@@ -62,8 +63,8 @@ def attend(qkv, cache, tokens, turn, pairs):
     seen = torch.empty(n * heads, splits, head_dim, device=qkv.device) if splits > 1 else out
     weights = torch.empty(2, n * heads, splits, device=qkv.device) if splits > 1 else out
     _attend[(heads, n, splits)](
-        *(qkv, cache.keys, cache.values, cache.scales, tokens.rows, tokens.positions, turn, seen, weights),
-        *(rows, heads, kv_heads, context, head_dim, tokens.per_row, pairs, splits),
+        *(qkv, cache.keys, cache.values, *scales, tokens.rows, tokens.positions, turn, seen, weights),
+        *(heads, kv_heads, context, head_dim, tokens.per_row, pairs, splits),
         min(ENTRIES, triton.next_power_of_2(context)),
     )
     if splits > 1:
@@ -76,13 +77,13 @@ def _attend(
     qkv_at,
     keys_at,
     values_at,
-    scales_at,
+    key_scales_at,
+    value_scales_at,
     rows_at,
     positions_at,
     turn_at,
     seen_at,
     weights_at,
-    cache_rows,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     CONTEXT: tl.constexpr,
@@ -98,88 +99,83 @@ def _attend(
     into: so it does not matter which program comes first.
     """
     head, token, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    first = token - token % TOGETHER
     row = tl.load(rows_at + token)
+    first = token - token % TOGETHER
     position = tl.load(positions_at + first).to(tl.int32)
     kv_head = head // (HEADS // KV_HEADS)
-    ring = (tl.maximum(row, 0).to(tl.int64) * KV_HEADS + kv_head) * CONTEXT
-    values_scale = cache_rows.to(tl.int64) * KV_HEADS * CONTEXT  # from a key's scale to its value's
+    ring = (tl.maximum(row, 0) * KV_HEADS + kv_head) * CONTEXT
+    wide: tl.constexpr = (HEADS + 2 * KV_HEADS) * DIM
     d = tl.arange(0, DIM)
-    mate = d ^ 1 if PAIRS else (d + DIM // 2) % DIM  # what each turns with, by which angle, and to which side
-    angle = d // 2 if PAIRS else d % (DIM // 2)
-    side = tl.where((d % 2 if PAIRS else d // (DIM // 2)) == 0, -1.0, 1.0)
-
-    q_at = qkv_at + (token * (HEADS + 2 * KV_HEADS) + head) * DIM
-    q = tl.load(q_at + d).to(tl.float32)
-    if turn_at is not None:
-        turn = turn_at + token * DIM + 2 * angle
-        q = q * tl.load(turn) + side * tl.load(q_at + mate).to(tl.float32) * tl.load(turn + 1)
-        q = q.to(qkv_at.dtype.element_ty).to(tl.float32)
-    q *= DIM**-0.5
+    q = _turned(qkv_at + token * wide + head * DIM, turn_at, token, d, DIM, PAIRS) * DIM**-0.5
 
     top = tl.full([], FLOOR, tl.float32)
     total = tl.full([], 0.0, tl.float32)
     seen = tl.zeros([DIM], tl.float32)
     held = tl.where(row < 0, 0, tl.minimum(position, CONTEXT))
     part = tl.cdiv(held, SPLITS)
-    low = tl.minimum(split * part, held)
-    high = tl.minimum(low + part, held)
-    for start in range(low, high, BLOCK):
+    high = tl.minimum(split * part + part, held)
+    for start in range(split * part, high, BLOCK):
         entry = start + tl.arange(0, BLOCK)
         here = (entry < high) & ((entry - position % CONTEXT + CONTEXT) % CONTEXT >= TOGETHER)
         at = ring + entry
         k = tl.load(keys_at + at[:, None] * DIM + d, mask=here[:, None], other=0).to(tl.float32)
         v = tl.load(values_at + at[:, None] * DIM + d, mask=here[:, None], other=0).to(tl.float32)
         score = tl.sum(k * q, 1)
-        if scales_at is not None:
-            score *= tl.load(scales_at + at, mask=here, other=0.0)
+        if key_scales_at is not None:
+            score *= tl.load(key_scales_at + at, mask=here, other=0.0)
         score = tl.where(here, score, float("-inf"))
         higher = tl.maximum(top, tl.max(score))
-        weight = tl.exp(score - higher)
-        less = tl.exp(top - higher)
-        total = total * less + tl.sum(weight)
-        if scales_at is not None:
-            weight *= tl.load(scales_at + values_scale + at, mask=here, other=0.0)
+        weight, less = tl.exp(score - higher), tl.exp(top - higher)
+        top, total = higher, total * less + tl.sum(weight)
+        if value_scales_at is not None:
+            weight *= tl.load(value_scales_at + at, mask=here, other=0.0)
         seen = seen * less + tl.sum(weight[:, None] * v, 0)
-        top = higher
 
     if split == 0:
         for new in tl.static_range(TOGETHER):
             other = first + new
-            k_at = qkv_at + (other * (HEADS + 2 * KV_HEADS) + HEADS + kv_head) * DIM
-            k = tl.load(k_at + d).to(tl.float32)
+            k_at = qkv_at + other * wide + (HEADS + kv_head) * DIM
+            k = _turned(k_at, turn_at, other, d, DIM, PAIRS)
             v = tl.load(k_at + KV_HEADS * DIM + d).to(tl.float32)
-            if turn_at is not None:
-                turn = turn_at + other * DIM + 2 * angle
-                k = k * tl.load(turn) + side * tl.load(k_at + mate).to(tl.float32) * tl.load(turn + 1)
-                k = k.to(qkv_at.dtype.element_ty).to(tl.float32)
             score = tl.where(other <= token, tl.sum(k * q), float("-inf"))
             higher = tl.maximum(top, score)
-            weight = tl.exp(score - higher)
-            less = tl.exp(top - higher)
-            total = total * less + weight
-            seen = seen * less + weight * v
-            top = higher
+            weight, less = tl.exp(score - higher), tl.exp(top - higher)
+            top, total, seen = higher, total * less + weight, seen * less + weight * v
             writes = (other == token) & (head % (HEADS // KV_HEADS) == 0) & (row >= 0)
             at = ring + (position + new) % CONTEXT
-            if scales_at is not None:
-                k_scale = tl.max(tl.abs(k)) / 127.0
-                v_scale = tl.max(tl.abs(v)) / 127.0
-                tl.store(scales_at + at, k_scale, mask=writes)
-                tl.store(scales_at + values_scale + at, v_scale, mask=writes)
-                k = (k / tl.maximum(k_scale, 1e-12) + NEAREST) - NEAREST
-                v = (v / tl.maximum(v_scale, 1e-12) + NEAREST) - NEAREST
-            tl.store(keys_at + at * DIM + d, k.to(keys_at.dtype.element_ty), mask=(d >= 0) & writes)
-            tl.store(values_at + at * DIM + d, v.to(values_at.dtype.element_ty), mask=(d >= 0) & writes)
+            _write(keys_at, key_scales_at, at, k, writes, d, DIM)
+            _write(values_at, value_scales_at, at, v, writes, d, DIM)
 
-    at = token * HEADS + head
+    at = (token * HEADS + head) * SPLITS + split
     if SPLITS == 1:
-        tl.store(seen_at + at * DIM + d, (seen / total).to(seen_at.dtype.element_ty))
+        seen /= total
     else:
-        at = at * SPLITS + split
-        tl.store(seen_at + at * DIM + d, seen)
         tl.store(weights_at + at, top)
         tl.store(weights_at + tl.num_programs(0) * tl.num_programs(1) * SPLITS + at, total)
+    tl.store(seen_at + at * DIM + d, seen.to(seen_at.dtype.element_ty))
+
+
+@triton.jit
+def _turned(x_at, turn_at, token, d, DIM: tl.constexpr, PAIRS: tl.constexpr):
+    """One head of one token, turned by where the token stands, and rounded as it will be kept."""
+    x = tl.load(x_at + d).to(tl.float32)
+    if turn_at is not None:
+        mate = d ^ 1 if PAIRS else (d + DIM // 2) % DIM
+        mates = tl.load(x_at + mate).to(tl.float32)
+        angle = turn_at + token * DIM + 2 * (d // 2 if PAIRS else d % (DIM // 2))
+        x = x * tl.load(angle) + tl.where(d < mate, -mates, mates) * tl.load(angle + 1)
+        x = x.to(x_at.dtype.element_ty).to(tl.float32)
+    return x
+
+
+@triton.jit
+def _write(store_at, scales_at, at, x, writes, d, DIM: tl.constexpr):
+    """Put x [DIM] into one entry of the ring, if `writes`."""
+    if scales_at is not None:
+        scale = tl.max(tl.abs(x)) / 127.0
+        tl.store(scales_at + at, scale, mask=writes)
+        x = (x / tl.maximum(scale, 1e-12) + NEAREST) - NEAREST
+    tl.store(store_at + at * DIM + d, x.to(store_at.dtype.element_ty), mask=(d >= 0) & writes)
 
 
 @triton.jit
@@ -286,31 +282,28 @@ def _product(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    out = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    out = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)[:, None]
     row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    kind = x_at.dtype.element_ty
     y = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     for start in range(0, k, BLOCK_K):
         at = start + tl.arange(0, BLOCK_K)
         if GROUP == 0:
-            here = (out < m)[:, None] & (at < k)
-            weight = tl.load(weight_at + out[:, None] * k + at, mask=here, other=0.0).to(kind)
+            weight = tl.load(weight_at + out * k + at, mask=(out < m) & (at < k), other=0.0)
         else:
             word = start // 8 + tl.arange(0, BLOCK_K // 8)
-            group = start // GROUP + tl.arange(0, BLOCK_K // GROUP)
-            words = tl.load(weight_at + out[:, None] * (k // 8) + word, mask=(out < m)[:, None] & (word < k // 8), other=0)
+            words = tl.load(weight_at + out * (k // 8) + word, mask=(out < m) & (word < k // 8), other=0)
             codes = (words[:, :, None] >> (4 * tl.arange(0, 8))) & 15  # [BLOCK_M, words, 8]
-            codes = codes.reshape(BLOCK_M, BLOCK_K // GROUP, GROUP).to(tl.float32)
-            here = (out < m)[:, None] & (group < k // GROUP)
-            scale = tl.load(scale_at + out[:, None] * (k // GROUP) + group, mask=here, other=0.0).to(tl.float32)
-            bias = tl.load(bias_at + out[:, None] * (k // GROUP) + group, mask=here, other=0.0).to(tl.float32)
-            weight = (codes * scale[:, :, None] + bias[:, :, None]).reshape(BLOCK_M, BLOCK_K).to(kind)
+            codes = codes.reshape(BLOCK_M, BLOCK_K // GROUP, GROUP)
+            group = start // GROUP + tl.arange(0, BLOCK_K // GROUP)
+            here = (out < m) & (group < k // GROUP)
+            scale = tl.load(scale_at + out * (k // GROUP) + group, mask=here, other=0.0).to(tl.float32)
+            bias = tl.load(bias_at + out * (k // GROUP) + group, mask=here, other=0.0).to(tl.float32)
+            weight = (codes * scale[:, :, None] + bias[:, :, None]).reshape(BLOCK_M, BLOCK_K)
         x = tl.load(x_at + row * k + at[:, None], mask=(row < n) & (at < k)[:, None], other=0.0)
-        y = tl.dot(weight, x, y)
+        y = tl.dot(weight.to(x.dtype), x, y)
     if GROUP == 0:
-        y *= tl.load(scale_at + out, mask=out < m, other=0.0)[:, None]
-    here = (out < m)[:, None] & (row < n)
-    tl.store(y_at + row * m + out[:, None], y.to(y_at.dtype.element_ty), mask=here)
+        y *= tl.load(scale_at + out, mask=out < m, other=0.0)
+    tl.store(y_at + row * m + out, y.to(y_at.dtype.element_ty), mask=(out < m) & (row < n))
 
 
 def float8(x, rows):
