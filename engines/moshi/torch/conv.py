@@ -38,6 +38,7 @@ class Conv:
         self, load: Loader, weight: Tensor, bias: Tensor | None, steps: int, tails: Tails, block: int = 1
     ) -> None:
         """`weight` is [taps, wide, out], where `out` are the channels of a block of steps."""
+        self._ops = load.ops
         self._block = block
         taps, self._wide, _ = weight.shape
         self._past = taps - 1
@@ -56,7 +57,7 @@ class Conv:
         tail = tails[:, self._tail].unflatten(1, (self._past, self._wide))
         rows[:, : self._past] = tail
         if elu:
-            torch.ops.aten.elu.out(x, out=rows[:, self._past :])
+            self._ops.elu(x, rows)
         else:
             rows[:, self._past :] = x
         tail.copy_(rows[:, self._steps :])
@@ -64,7 +65,8 @@ class Conv:
 
     def add(self, to: Tensor, x: Tensor) -> None:
         """Add to `to` what comes of x, which is lost. For one tap, which needs no tail."""
-        self._product.add(to, torch.ops.aten.elu_(x))
+        self._ops.elu(x, x)
+        self._product.add(to, x)
 
     def repeat_first(self, x: Tensor, tails: Tensor, fresh: Tensor) -> None:
         """For the streams that are `fresh` [n], let what came before x be its first step."""

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..config import ModelError
 from . import plain
-from .plain import Cache, Tokens, layer_norm
+from .plain import Cache, Tokens, elu, layer_norm
 
-__all__ = ["attend", "dense", "gate", "int4", "int8", "layer_norm", "rms_norm", "sample"]
+__all__ = ["attend", "dense", "elu", "gate", "int4", "int8", "layer_norm", "rms_norm", "sample"]
 
 FEW = 16  # rows: up to here a product takes as long as reading its weights, whatever it computes in
 FLOAT8_SIZES = 16  # `_scaled_mm` takes whole multiples of this only

@@ -113,8 +113,8 @@ class Graphs:
             for there, value in zip(outputs.there, self._frame(*inputs.there), strict=True):
                 there.copy_(value)
 
-        nothing = (np.zeros((0, width), np.float32) for width in (FRAME, fields, 3 + own))
-        self._fill(inputs, *nothing, None)
+        none: Floats = np.zeros((0, FRAME), np.float32)
+        self._fill(inputs, none, np.zeros((0, fields), np.int64), none[:, : 3 + own], None)
         inputs.send()
         return Batch(inputs, outputs, self._captured(run) if self._cuda else run)
 

@@ -14,10 +14,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <numeric>
 #include <stdexcept>
-#include <string>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -54,18 +56,24 @@ inline void store(void* to, V v, int64_t count = LANES) {
     std::memcpy(to, &v, count * sizeof v / LANES);
 }
 
+#ifdef __clang__
+#define SHUFFLE(Places, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(Places, a, b, ...) __builtin_shuffle(a, b, Places{__VA_ARGS__})
+#endif
+
 inline F floats(I v) { return __builtin_convertvector(v, F); }
 
 #ifdef __AVX512F__
 inline I widened(Bytes v) { return (I)_mm512_cvtepi8_epi32((__m128i)v); }
 inline I widened(Shorts v) { return (I)_mm512_cvtepu16_epi32((__m256i)v); }
 inline Bytes bytes(I v) { return (Bytes)_mm512_cvtepi32_epi8((__m512i)v); }
-inline F halves(Shorts v) { return (F)_mm512_cvtph_ps((__m256i)v); }  // sixteen float16
+inline F from_float16(Shorts v) { return (F)_mm512_cvtph_ps((__m256i)v); }
 #else
 inline I widened(Bytes v) { return __builtin_convertvector(v, I); }
 inline I widened(Shorts v) { return __builtin_convertvector(v, I); }
 inline Bytes bytes(I v) { return __builtin_convertvector(v, Bytes); }
-inline F halves(Shorts v) {
+inline F from_float16(Shorts v) {
   __m128i eight[2];
   std::memcpy(eight, &v, sizeof v);
   const __m256 wide[2] = {_mm256_cvtph_ps(eight[0]), _mm256_cvtph_ps(eight[1])};
@@ -104,9 +112,9 @@ inline V larger(V a, V b) {
 
 template <class V>
 inline auto largest(V v) {
-  v = larger(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  v = larger(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-  v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  v = larger(v, SHUFFLE(I, v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  v = larger(v, SHUFFLE(I, v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  v = larger(v, SHUFFLE(I, v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
   return std::max(v[0], v[1]);
 }
 
@@ -148,25 +156,27 @@ inline void zip(I* row) {
 // The sum of each of sixteen vectors, as one vector: four rounds of "shuffle two into one, add".
 template <class V>
 inline V sums(V* v) {
-#define PAIR(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i)
-    v[i] = PAIR(v[2 * i], v[2 * i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
-           PAIR(v[2 * i], v[2 * i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    v[i] = SHUFFLE(I, v[2 * i], v[2 * i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29) +
+           SHUFFLE(I, v[2 * i], v[2 * i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i)
-    v[i] = PAIR(v[2 * i], v[2 * i + 1], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
-           PAIR(v[2 * i], v[2 * i + 1], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    v[i] = SHUFFLE(I, v[2 * i], v[2 * i + 1], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+           SHUFFLE(I, v[2 * i], v[2 * i + 1], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
   const auto quarters = [](V a, V b) {
-    return PAIR(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-           PAIR(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+    return SHUFFLE(I, a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           SHUFFLE(I, a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
   };
   return quarters(quarters(v[0], v[1]), quarters(v[2], v[3]));
-#undef PAIR
 }
 
-// e^x with a relative error under 3e-7; x is held within what float32 can show.
-inline F exponential(F x) {
+// e^x = scale * (1 + part) with a relative error under 3e-7; x is held within what float32 can show.
+struct Power {
+  F scale, part;
+};
+
+inline Power power(F x) {
   x = x > -87.0f ? x : F{} - 87.0f;
   x = x < 87.0f ? x : F{} + 87.0f;
   const F shifted = x * 1.44269504f + ROUNDER;
@@ -177,7 +187,17 @@ inline F exponential(F x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  return (p * r * r + r + 1.0f) * (F)(((I)shifted - (I)(F{} + ROUNDER) + 127) << 23);
+  return {(F)(((I)shifted - (I)(F{} + ROUNDER) + 127) << 23), p * r * r + r};
+}
+
+inline F exponential(F x) {
+  const Power p = power(x);
+  return (p.part + 1.0f) * p.scale;
+}
+
+inline F exponential_less_one(F x) {  // as exact where x is small
+  const Power p = power(x);
+  return p.part * p.scale + (p.scale - 1.0f);
 }
 
 // ---- Tensors in and out
@@ -304,12 +324,15 @@ inline int64_t grain(int64_t each) { return std::max<int64_t>(1, WORTH / std::ma
 
 constexpr int64_t TILE = 2 * LANES;
 constexpr int64_t CHUNK = 128;  // rows of x packed at a time, so that they stay in the cache
-constexpr int64_t AHEAD = 4096;  // bytes to prefetch
 #ifdef __AVX512F__
 constexpr int MOST_ROWS = 8;  // whose totals take half of the registers
 #else
 constexpr int MOST_ROWS = 2;
 #endif
+
+// How many bytes ahead weights are fetched into the second cache: the best of several on Zen 4.
+constexpr int64_t ahead(int rows) { return rows < 3 ? 4096 : 8192; }
+constexpr int64_t AHEAD_INT4 = 2048;
 
 // Sums of four products of bytes in each lane; the first factors are unsigned, the second signed.
 inline I dot_bytes(I total, I a, I b) {
@@ -449,7 +472,7 @@ void products(const Weights& w, int64_t tile, const Rows& x, const Target& y) {
 #pragma GCC unroll 2
     for (int t = 0; t < 2; ++t) {
       const I vector = load<I>(weights + t * LANES);
-      _mm_prefetch(weights + t * LANES + AHEAD / sizeof *weights, _MM_HINT_T1);
+      _mm_prefetch(weights + t * LANES + ahead(N) / sizeof *weights, _MM_HINT_T1);
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) total[t][n] = Kind::dot(total[t][n], vector, units[n]);
     }
@@ -477,7 +500,7 @@ struct Int4 {
         // The even places of each eight, then the odd ones: so the nibbles of a word come apart.
         const Bytes eights = bytes(codes);
         to.put((g * group + i) / 4, n,
-               __builtin_shufflevector(eights, eights, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+               SHUFFLE(Bytes, eights, eights, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
       }
       to.scales[g * to.width + n] = scale;
       to.sums[g * to.width + n] = total;
@@ -496,7 +519,7 @@ void products_of_groups(const Weights& w, int64_t tile, const Rows& x, const Tar
 #pragma GCC unroll 2
       for (int t = 0; t < 2; ++t) {
         const I words = load<I>(weights + t * LANES);
-        _mm_prefetch(weights + t * LANES + AHEAD / sizeof *weights, _MM_HINT_T1);
+        _mm_prefetch(weights + t * LANES + AHEAD_INT4 / sizeof *weights, _MM_HINT_T1);
         const I even = words & 0x0f0f0f0f, odd = (words >> 4) & 0x0f0f0f0f;
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) {
@@ -506,8 +529,8 @@ void products_of_groups(const Weights& w, int64_t tile, const Rows& x, const Tar
       }
     const float* by = x.scales + g * N;
     for (int t = 0; t < 2; ++t) {
-      const F scale = halves(load<Shorts>(weights + t * LANES / 2));
-      const F bias = halves(load<Shorts>(weights + LANES + t * LANES / 2));
+      const F scale = from_float16(load<Shorts>(weights + t * LANES / 2));
+      const F bias = from_float16(load<Shorts>(weights + LANES + t * LANES / 2));
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
         result[t][n] += floats(total[t][n]) * (scale * by[n]);
@@ -654,10 +677,10 @@ PyObject* py_layer_norm(Arguments a) {
     F total{}, squares{};
     for (int64_t i = 0; i < k; i += LANES) total += load<F>(from + i, k - i);
     const float mean = sum(total) / k;
-    const F means = F{} + mean;
     for (int64_t i = 0; i < k; i += LANES) {
       const int64_t count = k - i;
-      const F off = count >= LANES ? load<F>(from + i) - mean : load<F>(from + i, count) - load<F>(&means, count);
+      F off = load<F>(from + i, count) - mean;
+      if (count < LANES) off = load<F>(&off, count);  // what is past the end counts nothing
       squares += off * off;
     }
     const float by = 1.0f / std::sqrt(sum(squares) / k + eps);
@@ -685,19 +708,43 @@ PyObject* py_gate(Arguments a) {
   return y.object();
 }
 
+// elu(x [n, steps, k], to [n, more + steps, k]): x, and e^x - 1 where it is negative, into the last steps of `to`
+PyObject* py_elu(Arguments a) {
+  const Tensor x = a.tensor("x", 3), to = a.tensor("to", 3);
+  const int64_t n = x.shape[0], steps = x.shape[1], k = x.shape[2], more = to.shape[1] - steps;
+  need(to.shape[0] == n && to.shape[2] == k && more >= 0, "x does not fit into the end of `to`");
+  {
+    const Unlocked unlocked;
+    each_row(n * steps, 16 * k, [&](int64_t row) {
+      const float* from = x.as<float>() + row * k;
+      float* into = to.as<float>() + (row + (row / steps + 1) * more) * k;
+      for (int64_t i = 0; i < k; i += LANES) {
+        const F v = load<F>(from + i, k - i);
+        store(into + i, v > 0.0f ? v : exponential_less_one(v), k - i);
+      }
+    });
+  }
+  Py_RETURN_NONE;
+}
+
 // ---- Attention over a ring of keys and values
 
 inline F lanes(const float* from, int64_t count) { return load<F>(from, count); }
 inline F lanes(const uint16_t* from, int64_t count) { return (F)(widened(load<Shorts>(from, count)) << 16); }
 inline F lanes(const int8_t* from, int64_t count) { return floats(widened(load<Bytes>(from, count))); }
 
-inline void keep(const float* v, int64_t size, float* to, float*) { std::memcpy(to, v, size * sizeof(float)); }
-inline void keep(const float* v, int64_t size, uint16_t* to, float*) {
+// Puts a vector into place `entry` of a ring.
+inline void keep(const float* v, int64_t size, int64_t entry, float* ring, float*) {
+  std::memcpy(ring + entry * size, v, size * sizeof(float));
+}
+inline void keep(const float* v, int64_t size, int64_t entry, uint16_t* ring, float*) {
+  uint16_t* to = ring + entry * size;
   for (int64_t i = 0; i < size; i += LANES) store(to + i, bfloats(load<F>(v + i, size - i)), size - i);
 }
-inline void keep(const float* v, int64_t size, int8_t* to, float* scale) {
-  *scale = scale_of(v, size);
-  const float by = inverse(*scale);
+inline void keep(const float* v, int64_t size, int64_t entry, int8_t* ring, float* scales) {
+  int8_t* to = ring + entry * size;
+  scales[entry] = scale_of(v, size);
+  const float by = inverse(scales[entry]);
   for (int64_t i = 0; i < size; i += LANES)
     store(to + i, bytes(nearest(load<F>(v + i, size - i) * by)), size - i);
 }
@@ -710,7 +757,7 @@ struct Attention {
   float* scales;
   const int64_t *rows, *positions;
   int64_t heads, kv_heads, size, capacity, caches;
-  bool pairs;
+  bool pairs, together;
   float* y;
 
   const float* input(int64_t token, int64_t head) const {
@@ -725,9 +772,9 @@ struct Attention {
     } else if (pairs) {
       for (int64_t i = 0; i < size; i += LANES) {
         const F pair = load<F>(v + i, size - i) * by, angle = load<F>(turns + i, size - i);
-        const F real = __builtin_shufflevector(pair, pair, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
-        const F imaginary = __builtin_shufflevector(pair, pair, 1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15);
-        const F other = __builtin_shufflevector(angle, angle, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+        const F real = SHUFFLE(I, pair, pair, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
+        const F imaginary = SHUFFLE(I, pair, pair, 1, 1, 3, 3, 5, 5, 7, 7, 9, 9, 11, 11, 13, 13, 15, 15);
+        const F other = SHUFFLE(I, angle, angle, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
         constexpr F SIGNS = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
         store(to + i, real * angle + SIGNS * imaginary * other, size - i);
       }
@@ -796,8 +843,8 @@ struct Halves {
   Halves(const float* q, int64_t) {
     for (int i = 0; i < PARTS; ++i) {
       const F a = load<F>(q + 32 * i), b = load<F>(q + 32 * i + LANES);
-      even[i] = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-      odd[i] = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+      even[i] = SHUFFLE(I, a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+      odd[i] = SHUFFLE(I, a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     }
   }
   F scores(const uint16_t* keys, int64_t count) const {
@@ -822,9 +869,9 @@ struct Halves {
     }
     for (int i = 0; i < PARTS; ++i) {
       const F a = evens[i] * by, b = odds[i] * by;
-      store(y + 32 * i, __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+      store(y + 32 * i, SHUFFLE(I, a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
       store(y + 32 * i + LANES,
-            __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+            SHUFFLE(I, a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
     }
   }
 };
@@ -897,20 +944,27 @@ struct Eights {
   }
 };
 
+// Entries of a ring of `capacity` that a query must not see, from `first` on.
+struct Hidden {
+  int64_t first, count, capacity;
+};
+
 // One query: what it finds in the first `entries` of a ring.
 template <class Read, class T>
 void read(const Read& reader, const T* keys, const T* values, int64_t size, const float* key_scales,
-          const float* value_scales, int64_t entries, float* weights, float* y) {
-  F most = F{} - INFINITY;
+          const float* value_scales, int64_t entries, Hidden hidden, float* weights, float* y) {
+  const bool is_short = entries * size * static_cast<int64_t>(sizeof(T)) <= SHORT;
   for (int64_t first = 0; first < entries; first += LANES) {
     const int64_t count = entries - first;
-    if (entries * size * static_cast<int64_t>(sizeof(T)) <= SHORT) prefetch(values + first * size, LANES * size * sizeof(T));
+    if (is_short) prefetch(values + first * size, LANES * size * sizeof(T));
     F score = reader.scores(keys + first * size, count);
     if (key_scales) score *= load<F>(key_scales + first, count);
     for (int64_t e = count; e < LANES; ++e) score[e] = -INFINITY;
-    most = larger(most, score);
     store(weights + first, score);
   }
+  for (int64_t i = 0; i < hidden.count; ++i) weights[(hidden.first + i) % hidden.capacity] = -INFINITY;
+  F most = F{} - INFINITY;
+  for (int64_t first = 0; first < entries; first += LANES) most = larger(most, load<F>(weights + first));
   const float top = largest(most);
   F total{};
   for (int64_t first = 0; first < entries; first += LANES) {
@@ -936,12 +990,14 @@ void attend(const Attention& a, const int64_t* tokens, int64_t count, int64_t he
   for (const int64_t* t = tokens; t < tokens + count; ++t) {
     const int64_t position = a.positions[*t], entry = position % a.capacity;
     a.turn(*t, a.input(*t, a.heads + head), 1.0f, turned);
-    keep(turned, a.size, keys + entry * a.size, key_scales + entry);
-    keep(a.input(*t, a.heads + a.kv_heads + head), a.size, values + entry * a.size, value_scales + entry);
+    keep(turned, a.size, entry, keys, key_scales);
+    keep(a.input(*t, a.heads + a.kv_heads + head), a.size, entry, values, value_scales);
     for (int64_t h = head * queries; h < (head + 1) * queries; ++h) {
       a.turn(*t, a.input(*t, h), 1.0f / std::sqrt(static_cast<float>(a.size)), turned);
+      // Tokens that enter together have pushed out the oldest entries before any of them looks back.
+      const Hidden hidden{entry + 1, a.together ? tokens + count - 1 - t : 0, a.capacity};
       read(Read{turned, a.size}, keys, values, a.size, key_scales, value_scales, std::min(position + 1, a.capacity),
-           weights, a.y + (*t * a.heads + h) * a.size);
+           hidden, weights, a.y + (*t * a.heads + h) * a.size);
     }
   }
 }
@@ -978,20 +1034,22 @@ void attend_all(const Attention& a, int64_t n) {
 }
 
 // attend(qkv [n, (H + 2 Hkv) size], keys, values [R, Hkv, C, size], scales [2, R, Hkv, C], rows [n], positions [n],
-//        rope [n, size / 2, 2], pairs) -> [n, H size]
+//        rope [n, size / 2, 2], pairs, together) -> [n, H size]
 PyObject* py_attend(Arguments a) {
   const Tensor qkv = a.tensor("qkv", 2), keys = a.any("keys", 4), values = a.any("values", 4);
   const Tensor scales = a.optional("scales", 4), rows = a.tensor("rows", 1, INT64);
   const Tensor positions = a.tensor("positions", 1, INT64), rope = a.optional("rope", 3);
-  const bool pairs = a.integer();
+  const bool pairs = a.integer(), together = a.integer();
   const int64_t n = qkv.shape[0], caches = keys.shape[0], kv_heads = keys.shape[1], capacity = keys.shape[2];
   const int64_t size = keys.shape[3], heads = qkv.shape[1] / size - 2 * kv_heads;
-  need(std::equal(keys.shape, keys.shape + 4, values.shape) && keys.dtype.code == values.dtype.code &&
-           keys.dtype.bits == values.dtype.bits, "keys and values differ");
+  need(is(keys, FLOAT) || is(keys, BFLOAT) || is(keys, INT8), "keys are neither float32, bfloat16 nor int8");
+  need(std::equal(keys.shape, keys.shape + 4, values.shape) && is(values, {keys.dtype.code, keys.dtype.bits}),
+       "keys and values differ");
   need(size <= WIDEST && size % 2 == 0, "a head of %ld values: an even number up to 256 fits", static_cast<long>(size));
   need(heads > 0 && heads % kv_heads == 0 && qkv.shape[1] % size == 0, "qkv does not fit the keys");
   need(rows.shape[0] == n && positions.shape[0] == n, "rows or positions are not [n]");
-  need(!rope.given || (rope.shape[0] == n && rope.shape[1] * 2 == size && rope.shape[2] == 2), "rope is not [n, size/2, 2]");
+  need(!rope.given || (rope.shape[0] == n && rope.shape[1] * 2 == size && rope.shape[2] == 2),
+       "rope is not [n, size / 2, 2]");
   need(is(keys, INT8) == scales.given, "scales go with int8 keys and values, and only with them");
   need(!scales.given || (scales.shape[0] == 2 && std::equal(keys.shape, keys.shape + 3, scales.shape + 1)),
        "scales are not [2, R, Hkv, C]");
@@ -1000,8 +1058,8 @@ PyObject* py_attend(Arguments a) {
          "no such row or position");
   Result y(n, heads * size);
   const Attention all{qkv.as<float>(), rope.as<float>(), keys.data, values.data, scales.as<float>(), rows.as<int64_t>(),
-                      positions.as<int64_t>(), heads, kv_heads, size, capacity, caches, pairs, y.as<float>()};
-  need(is(keys, FLOAT) || is(keys, BFLOAT) || is(keys, INT8), "keys are neither float32, bfloat16 nor int8");
+                      positions.as<int64_t>(), heads, kv_heads, size, capacity, caches, pairs, together,
+                      y.as<float>()};
   {
     const Unlocked unlocked;
     (is(keys, FLOAT) ? attend_all<float> : is(keys, BFLOAT) ? attend_all<uint16_t> : attend_all<int8_t>)(all, n);
@@ -1041,8 +1099,8 @@ constexpr int64_t PARTS = 64;  // vectors of maxima: enough for any usual top_k,
 int64_t sample(const float* logits, int64_t size, float temperature, int64_t k, float noise) {
   const int64_t padded = (size + LANES - 1) / LANES * LANES, part = (padded / LANES + PARTS - 1) / PARTS * LANES;
   int32_t* keys = scratch(3 * padded + LANES);
-  int32_t* kept = keys + padded;              // the keys that may be drawn
-  int32_t* places = kept + padded + LANES;    // and their indices
+  int32_t* kept = keys + padded;            // the keys that may be drawn
+  int32_t* places = kept + padded + LANES;  // and their indices
   I maxima[PARTS], most = I{} + INT32_MIN;
   for (int64_t p = 0; p < PARTS; ++p) {
     maxima[p] = I{} + INT32_MIN;
@@ -1131,7 +1189,7 @@ constexpr PyMethodDef method(const char* name) {
 }
 
 PyMethodDef methods[] = {method<py_linear>("linear"), method<py_rms_norm>("rms_norm"),
-                         method<py_layer_norm>("layer_norm"), method<py_gate>("gate"),
+                         method<py_layer_norm>("layer_norm"), method<py_gate>("gate"), method<py_elu>("elu"),
                          method<py_attend>("attend"), method<py_sample>("sample"), {}};
 PyModuleDef module{PyModuleDef_HEAD_INIT, "kernels", nullptr, -1, methods};
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,8 @@ from .lm import Draw, Lm
 from .load import Loader
 from .mimi import Mimi
 from .plain import Tokens
+
+STRETCHES = (1, 17, 64)  # rows: for these lengths and up a GPU needs kernels of their own, which take a second to make
 
 
 class Ticked(NamedTuple):
@@ -41,9 +44,11 @@ class TorchModel:
             self._graphs = Graphs(self._captured, config.lm, slots, nobody, self._device)
 
     def prepare(self, on_progress: Callable[[int], None]) -> None:
-        """Make ready for batches of every size, where that takes long."""
+        """Make ready for batches of every size, and for stretches, before there is any call."""
         if self._graphs:
             self._graphs.prepare(on_progress)
+            for length in STRETCHES:
+                self.read(0, 0, np.zeros((length, 1 + self.config.lm.streams), np.int64), 0)
 
     @property
     def memory(self) -> int:
@@ -56,8 +61,9 @@ class TorchModel:
             return self._graphs.launch(pcm, places, chances, given)
         reach = int(places[:, 2].max())
         added = not all(self._plain[slot] for slot in places[:, 0])
-        inputs = (torch.from_numpy(x) for x in (pcm, places.T.copy(), chances.T.copy()))
-        return self._frame(*inputs, None if given is None else torch.from_numpy(given), added, reach)
+        sound, where, chance = (torch.from_numpy(x) for x in (pcm, places.T.copy(), chances.T.copy()))
+        rows = None if given is None else torch.from_numpy(given)
+        return self._frame(sound, where, chance, rows, added, reach)
 
     def collect(self, pending: Ticked | Launched) -> Heard:
         if isinstance(pending, Launched):

@@ -88,7 +88,7 @@ def _command() -> list[str]:
     here = Path(torch.__file__).parent
     return [
         *shlex.split(os.environ.get("CXX", "c++")),
-        *("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-w"),
+        *("-std=c++20", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-w"),
         *("-I", sysconfig.get_path("include"), "-I", str(here / "include")),
         str(SOURCE),
         *("-L", str(here / "lib"), "-ltorch_cpu", "-lc10"),
@@ -202,6 +202,11 @@ def gate(x: Tensor) -> Tensor:
     return y
 
 
+def elu(x: Tensor, to: Tensor) -> None:
+    """Put x [n, steps, k], and e^x - 1 where it is negative, into the last steps of `to` [n, more + steps, k]."""
+    _kernels.elu(x, to)
+
+
 def attend(qkv: Tensor, cache: Cache, tokens: Tokens, turn: Tensor | None, pairs: bool) -> Tensor:
     """Put the tokens' keys and values into the cache, and let each look at its row as far as it goes back.
 
@@ -209,7 +214,7 @@ def attend(qkv: Tensor, cache: Cache, tokens: Tokens, turn: Tensor | None, pairs
     position; a stretch of them is the same as those tokens one by one. `turn` [n, head_dim / 2, 2] are the cosine and
     sine of each angle; `pairs` says that neighbours turn together, not halves.
     """
-    y: Tensor = _kernels.attend(qkv, *cache, tokens.rows, tokens.positions, turn, pairs)
+    y: Tensor = _kernels.attend(qkv, *cache, tokens.rows, tokens.positions, turn, pairs, tokens.together)
     return y
 
 

@@ -88,6 +88,11 @@ def gate(x: Tensor) -> Tensor:
     return F.silu(opened) * passed
 
 
+def elu(x: Tensor, to: Tensor) -> None:
+    """Put x [n, steps, k], and e^x - 1 where it is negative, into the last steps of `to` [n, more + steps, k]."""
+    torch.ops.aten.elu.out(x, out=to[:, to.shape[1] - x.shape[1] :])
+
+
 def rotation(positions: Tensor, head_dim: int, max_period: float) -> Tensor:
     """Cosine and sine for each position and pair [n, head_dim / 2, 2]."""
     pairs = torch.arange(head_dim // 2, device=positions.device, dtype=torch.float32)

@@ -108,29 +108,12 @@ def _attend(
     d = tl.arange(0, DIM)
     q = _turned(qkv_at + token * wide + head * DIM, turn_at, token, d, DIM, PAIRS) * DIM**-0.5
 
-    top = tl.full([], FLOOR, tl.float32)
-    total = tl.full([], 0.0, tl.float32)
-    seen = tl.zeros([DIM], tl.float32)
     held = tl.where(row < 0, 0, tl.minimum(position, CONTEXT))
     part = tl.cdiv(held, SPLITS)
-    high = tl.minimum(split * part + part, held)
-    for start in range(split * part, high, BLOCK):
-        entry = start + tl.arange(0, BLOCK)
-        here = (entry < high) & ((entry - position % CONTEXT + CONTEXT) % CONTEXT >= TOGETHER)
-        at = ring + entry
-        k = tl.load(keys_at + at[:, None] * DIM + d, mask=here[:, None], other=0).to(tl.float32)
-        v = tl.load(values_at + at[:, None] * DIM + d, mask=here[:, None], other=0).to(tl.float32)
-        score = tl.sum(k * q, 1)
-        if key_scales_at is not None:
-            score *= tl.load(key_scales_at + at, mask=here, other=0.0)
-        score = tl.where(here, score, float("-inf"))
-        higher = tl.maximum(top, tl.max(score))
-        weight, less = tl.exp(score - higher), tl.exp(top - higher)
-        top, total = higher, total * less + tl.sum(weight)
-        if value_scales_at is not None:
-            weight *= tl.load(value_scales_at + at, mask=here, other=0.0)
-        seen = seen * less + tl.sum(weight[:, None] * v, 0)
-
+    low = split * part
+    high = tl.minimum(low + part, held)
+    stores = (keys_at, values_at, key_scales_at, value_scales_at)
+    top, total, seen = _past(q, stores, ring, position % CONTEXT, low, high, d, CONTEXT, DIM, TOGETHER, BLOCK)
     if split == 0:
         for new in tl.static_range(TOGETHER):
             other = first + new
@@ -153,6 +136,47 @@ def _attend(
         tl.store(weights_at + at, top)
         tl.store(weights_at + tl.num_programs(0) * tl.num_programs(1) * SPLITS + at, total)
     tl.store(seen_at + at * DIM + d, seen.to(seen_at.dtype.element_ty))
+
+
+@triton.jit
+def _past(
+    q,
+    stores,
+    ring,
+    begin,
+    low,
+    high,
+    d,
+    CONTEXT: tl.constexpr,
+    DIM: tl.constexpr,
+    TOGETHER: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The highest score of the entries from `low` to `high`, their weights' sum, and the sum of their values by weight.
+
+    The new tokens go into the entries from `begin` on.
+    """
+    keys_at, values_at, key_scales_at, value_scales_at = stores
+    top = tl.full([], FLOOR, tl.float32)
+    total = tl.full([], 0.0, tl.float32)
+    seen = tl.zeros([DIM], tl.float32)
+    for start in range(low, high, BLOCK):
+        entry = start + tl.arange(0, BLOCK)
+        here = (entry < high) & ((entry - begin + CONTEXT) % CONTEXT >= TOGETHER)
+        at = ring + entry
+        k = tl.load(keys_at + at[:, None] * DIM + d, mask=here[:, None], other=0).to(tl.float32)
+        v = tl.load(values_at + at[:, None] * DIM + d, mask=here[:, None], other=0).to(tl.float32)
+        score = tl.sum(k * q, 1)
+        if key_scales_at is not None:
+            score *= tl.load(key_scales_at + at, mask=here, other=0.0)
+        score = tl.where(here, score, float("-inf"))
+        higher = tl.maximum(top, tl.max(score))
+        weight, less = tl.exp(score - higher), tl.exp(top - higher)
+        top, total = higher, total * less + tl.sum(weight)
+        if value_scales_at is not None:
+            weight *= tl.load(value_scales_at + at, mask=here, other=0.0)
+        seen = seen * less + tl.sum(weight[:, None] * v, 0)
+    return top, total, seen
 
 
 @triton.jit
@@ -203,6 +227,7 @@ def _sample(logits_at, temperature_at, top_k_at, noise_at, token_at, CARD: tl.co
     row = tl.program_id(0)
     logits_at += row.to(tl.int64) * CARD
     temperature = tl.load(temperature_at + row)
+    cold = temperature <= 0
     top_k = tl.load(top_k_at + row)
     keep = tl.where((top_k <= 0) | (top_k > CARD), CARD, top_k).to(tl.int32)
     d = tl.arange(0, BLOCK)
@@ -212,8 +237,8 @@ def _sample(logits_at, temperature_at, top_k_at, noise_at, token_at, CARD: tl.co
         x = tl.load(logits_at + start + d, mask=start + d < CARD, other=float("-inf"))
         top = tl.maximum(top, tl.max(x))
 
-    low = tl.full([], -(2**31), tl.int64)  # of logits as integers that stand in the same order
-    high = tl.full([], 2**31 - 1, tl.int64)
+    high = tl.full([], 2**31 - 1, tl.int64)  # of logits as integers that stand in the same order
+    low = tl.where(cold, high, -(2**31))
     while low < high:
         middle = (low + high + 1) >> 1
         count = tl.full([], 0, tl.int32)
@@ -226,7 +251,6 @@ def _sample(logits_at, temperature_at, top_k_at, noise_at, token_at, CARD: tl.co
     bits = low.to(tl.int32)
     least = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
 
-    cold = temperature <= 0
     by = 1.0 / tl.where(cold, 1.0, temperature)
     total = tl.full([], 0.0, tl.float64)
     likeliest = tl.full([], CARD, tl.int32)
@@ -267,7 +291,7 @@ def product(x, weight, scale, bias=None):
     return y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _product(
     x_at,
     weight_at,
@@ -315,7 +339,7 @@ def float8(x, rows):
     return codes, scale
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def _float8(x_at, codes_at, scale_at, n, DIM: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     d = tl.arange(0, BLOCK)
