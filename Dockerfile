@@ -7,6 +7,11 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
         > requirements.txt \
     && pip wheel --no-cache-dir --wheel-dir /wheels -r requirements.txt
 
+FROM dependencies AS torch
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['torch'], sep='\n')" \
+        > torch.txt \
+    && pip wheel --no-cache-dir --wheel-dir /wheels -r torch.txt
+
 FROM python:3.12-slim-bookworm AS package
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
@@ -36,5 +41,13 @@ ENTRYPOINT ["voice-bridge"]
 CMD ["serve"]
 
 FROM cpu AS cuda
+USER root
+# Kernels are built for the GPU, or the CPU, that is there.
+RUN apt-get update -q \
+    && apt-get install -qy --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
+RUN --mount=type=bind,from=torch,source=/wheels,target=/wheels \
+    pip install --no-cache-dir --no-index /wheels/*.whl
+USER 10001
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility

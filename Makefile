@@ -3,9 +3,11 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# Extras of pyproject.toml that this machine gets beyond the base install, and what all of it takes on disk.
-EXTRAS := talk
-SIZE := 250 MB
+# Extras of pyproject.toml that this machine gets beyond the base install, and what all of it takes on disk. Which
+# build of torch it is, pip decides; EXTRAS=talk leaves it out.
+COMMA := ,
+EXTRAS := talk$(if $(filter Linux,$(shell uname -s)),$(COMMA)torch)
+SIZE := $(if $(findstring torch,$(EXTRAS)),1.2 GB$(COMMA) or 7 GB if torch brings CUDA along,250 MB)
 
 # Tried in this order. The tests run on 3.11 first, so it comes first.
 PYTHONS := python3.11 python3.12 python3.13 python3 python

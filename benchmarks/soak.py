@@ -1,6 +1,6 @@
 """The long runs: an hour on a turned clock, ten minutes in real time, and an engine that dies again and again.
 
-.venv/bin/python benchmarks/soak.py                 everything, about fifteen minutes
+.venv/bin/python benchmarks/soak.py                 everything, about half an hour
 .venv/bin/python benchmarks/soak.py --only turned   one of turned, real, kills
 """
 
@@ -11,11 +11,11 @@ import asyncio
 import json
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
 import tracemalloc
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,17 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last, so that our folders hide nothing of the standard library's
 
+from tests.kills import WAYS, engine_named, kill, slots_of, taken, until  # noqa: E402
 from tests.turned import TurnedLoop, bridge, phone  # noqa: E402
 from voice_bridge.bridge.config import load  # noqa: E402
 from voice_bridge.bridge.daemon import Daemon  # noqa: E402
 from voice_bridge.bridge.observe import logs  # noqa: E402
 from voice_bridge.bridge.phone import Phone  # noqa: E402
 from voice_bridge.bridge.phone.clock import Clock  # noqa: E402
-from voice_bridge.engines import registry  # noqa: E402
 
 BURST = (np.sin(np.arange(400) * 0.5) * 8000).astype(np.int16)
 EVERY = 8000  # samples between bursts
+SLOTS = 4
 
 
 def bursts(seconds: int) -> np.ndarray:
@@ -148,50 +149,41 @@ async def _one(one: Phone, seconds: float) -> Any:
         return await one.call(seconds=seconds)
 
 
-async def kills(count: int) -> dict[str, Any]:
-    """The engine process killed, or stopped so that it hangs, at random moments of a call."""
-    random.seed(1)
+async def kills(count: int, name: str) -> dict[str, Any]:
+    """The engine process killed, crashed or stopped so that it hangs, at random moments of two calls."""
+    moment = random.Random(1)
     back: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder) / "config.toml"
         empty.touch()
-        engine = registry.make(registry.Choice("echo", ""), 4)
-        async with Daemon(load(empty, {"server.port": 0}, env={}), engine) as daemon:
+        engine = engine_named(name, SLOTS)
+        async with Daemon(load(empty, {"server.port": 0}, env={}), engine) as daemon, AsyncExitStack() as stack:
             sound = np.tile(BURST, 20 * count * 12)
-            async with Phone(daemon.url + "/twilio/voice", sound=sound) as caller:
-                talk = asyncio.create_task(caller.call())
-                await asyncio.sleep(0.5)
-                for number in range(count):
-                    await asyncio.sleep(random.uniform(0.5, 1.5))
-                    os.kill(engine.child.pid, random.choice([signal.SIGKILL, signal.SIGSTOP]))
-                    await _back(engine, number)
-                    began = time.monotonic()
-                    ticks = caller.record.ticks
-                    await caller.until(lambda call, ticks=ticks: _loud(call, ticks), timeout=10)
-                    back.append(time.monotonic() - began)
-                    print(f"\r  {number + 1} of {count}", end="", file=sys.stderr)
-                print(file=sys.stderr)
-                caller.hang_up()
-                call = await talk
-            free = engine.capacity().free
+            webhook = daemon.url + "/twilio/voice"
+            phones = [Phone(webhook, sound=sound, caller=f"+1555010000{number}") for number in range(2)]
+            talks = [asyncio.create_task((await stack.enter_async_context(phone)).call()) for phone in phones]
+            await until(lambda: len(daemon.board.metrics.live) == len(phones))
+            held = [taken()]
+            for number in range(count):
+                back.append(await kill(daemon, moment.choice(WAYS), moment.uniform(0, 1.5)))
+                held.append(taken())
+                print(f"\r  {number + 1} of {count}", end="", file=sys.stderr)
+            print(file=sys.stderr)
+            for phone in phones:
+                phone.hang_up()
+            calls = await asyncio.gather(*talks)
+            await until(lambda: not daemon.board.calls)
+            slots = await slots_of(engine)
     return {
+        "engine": name,
         "kills": count,
         "restarts": engine.restarts,
-        "seconds_from_engine_back_to_sound_max": round(max(back), 3),
-        "slots_lost": 4 - free,
-        "call_ended": call.ended,
-        "twilio_errors": len(call.errors),
+        "seconds_from_engine_back_to_reply_max": round(max(back), 3),
+        "slots_lost": SLOTS - slots,
+        "memory_mib_first_last_max": [round(size / 2**20, 1) for size in (held[0], held[-1], max(held))],
+        "calls_ended": [call.ended for call in calls],
+        "twilio_errors": sum(len(call.errors) for call in calls),
     }
-
-
-async def _back(engine: Any, restarts: int) -> None:
-    """Return when the engine has been started once more and is ready."""
-    while engine.restarts == restarts or not engine.ready:  # noqa: ASYNC110 - no event of it is needed elsewhere
-        await asyncio.sleep(0.01)
-
-
-def _loud(call: Any, ticks: int) -> bool:
-    return bool((np.abs(call.heard[ticks * 160 :]) > 1000).sum() > 100)
 
 
 def main() -> None:
@@ -201,6 +193,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="of the real-time part")
     parser.add_argument("--calls", type=int, default=8, help="of the real-time part")
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--engine", choices=["echo", "moshi"], nargs="+", help="which dies; both if not given")
     given = parser.parse_args()
     logs.configure("json", "error")
     found: dict[str, Any] = {}
@@ -212,8 +205,9 @@ def main() -> None:
         print(f"{given.calls} calls for {given.minutes:g} minutes in real time", file=sys.stderr)
         found["real"] = asyncio.run(real(given.minutes, given.calls))
     if given.only in (None, "kills"):
-        print(f"an engine that dies {given.kills} times in a call", file=sys.stderr)
-        found["kills"] = asyncio.run(kills(given.kills))
+        for name in given.engine or ["echo", "moshi"]:
+            print(f"the engine {name} dies {given.kills} times in two calls", file=sys.stderr)
+            found[f"kills_{name}"] = asyncio.run(kills(given.kills, name))
     print(json.dumps(found, indent=2))
 
 

@@ -37,6 +37,7 @@ TONE_SECONDS = 0.3  # the sound of a lost engine: short, so that the conversatio
 TONE_HERTZ = 440
 TONE_LEVEL = 0.1  # of full scale: heard, not startling
 TONE_FADE = 0.02  # seconds at each end, so that it does not click
+TOLD = 1.0  # seconds between looks at what the engine is at
 BACKLOG = 1024  # connections waiting to be accepted: a bridge that restarts is called by everyone at once
 
 log = logs.get()
@@ -49,7 +50,9 @@ class StartFailed(Exception):
 class Daemon:
     """The bridge in one process. `async with` starts it; `run` serves until a signal."""
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, show: Callable[[str], None] | None = None) -> None:
+        """`show` is given what the engine is at while it loads; without it that is logged."""
+        self._show = show
         self.settings = settings
         self.engine = engine
         self.port = 0
@@ -123,7 +126,9 @@ class Daemon:
         metrics.engine_restarts = lambda: self.engine.restarts
         metrics.queue_depth = lambda: self.engine.queued
         metrics.slots = lambda: msgspec.structs.asdict(self.engine.capacity())
-        for work in (metrics.watch_loop(), self.board.admission.reap(), self.board.watch()):
+        metrics.step_seconds = lambda: self.engine.step_seconds
+        metrics.engine_dropped = lambda: self.engine.dropped
+        for work in (metrics.watch_loop(), self.board.admission.reap(), self.board.watch(), self._watch_engine()):
             self._stack.callback(asyncio.create_task(work).cancel)
         await self._serve(routes.main_app(self.board, self._rest, self.base), listener)
         if server.admin_address:
@@ -179,6 +184,26 @@ class Daemon:
             await self.engine.start()
         except ChildFailed as error:
             raise StartFailed(f"the engine {self.engine.name} cannot start: {error}") from None
+        finally:
+            if self._show:
+                self._show("")
+                self._show = None  # from here on nobody waits for it
+
+    async def _watch_engine(self) -> None:
+        """Say why no call can come in, whenever that changes."""
+        told = ""
+        while True:
+            await asyncio.sleep(TOLD)
+            trouble = self.engine.trouble
+            if trouble == told:
+                continue
+            told = trouble
+            if self.engine.ready:
+                log.warning("the engine takes no call", why=trouble) if trouble else log.info("the engine takes calls")
+            elif self._show:
+                self._show(trouble)
+            else:
+                log.info("the engine is not ready", why=trouble)
 
     async def _farewell(self, call: Call) -> None:
         """End a planned call at Twilio, so that it does not go on to the apology."""
@@ -216,15 +241,20 @@ def _end_quietly_while_starting() -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
-async def serve(settings: Settings, on_ready: Callable[[Daemon], None]) -> None:
+async def serve(
+    settings: Settings, on_ready: Callable[[Daemon], None], show: Callable[[str], None] | None = None
+) -> None:
     """Run the bridge until it is told to stop; raises `StartFailed` or `registry.NoEngine`."""
     _end_quietly_while_starting()
     machine = hardware.detect(api=settings.has_api)
-    choice = registry.choose(settings.voice.engine, settings.voice.moshi.device, machine, settings.voice.endpoint)
+    voice = settings.voice
+    choice = registry.choose(
+        voice.engine, voice.moshi.device, machine, voice.endpoint, voice.options, settings.engine.slots
+    )
     for note in settings.notes:
         log.warning(note)
     log.info("engine chosen", engine=choice.name, because=choice.reason)
-    engine = registry.make(choice, settings.engine.slots)
-    async with Daemon(settings, engine) as daemon:
+    engine = registry.make(choice)
+    async with Daemon(settings, engine, show) as daemon:
         await daemon.run(lambda: on_ready(daemon))
     log.info("stopped")

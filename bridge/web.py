@@ -51,7 +51,7 @@ class TransferTo(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Health:
-    """Liveness, and readiness: red until a real step has run, red while draining."""
+    """Liveness, and readiness: red until a real step has run, red while no step is in time, red while draining."""
 
     def __init__(self, board: Switchboard) -> None:
         self._board = board
@@ -64,8 +64,15 @@ class Health:
 
     async def readyz(self, request: web.Request) -> web.Response:
         board = self._board
-        state = "draining" if board.admission.draining else "ready" if board.engine.ready else "engine not ready"
-        return web.json_response({"state": state}, status=200 if state == "ready" else 503)
+        trouble = board.engine.trouble
+        if board.admission.draining:
+            state = "draining"
+        elif trouble:
+            state = "no slot" if board.engine.ready else "engine not ready"
+        else:
+            state = "ready"
+        body = {"state": state} | ({"why": trouble} if trouble else {})
+        return web.json_response(body, status=200 if state == "ready" else 503)
 
 
 class Operator:
@@ -103,7 +110,10 @@ class Operator:
                 "engine": board.engine.name,
                 "ready": board.engine.ready,
                 "draining": board.admission.draining,
+                "trouble": board.engine.trouble,
                 "slots": {"offered": capacity.offered, "reserved": capacity.reserved, "used": capacity.used},
+                "step_ms": round(1000 * board.engine.step_seconds, 1),
+                "dropped_frames": board.engine.dropped,
                 "restarts": board.engine.restarts,
                 "calls": [call.describe() for call in board.calls.values()],
             }

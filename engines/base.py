@@ -6,7 +6,7 @@ a batch of frames at a time. A frame is always 1920 samples of 24 kHz float32, 8
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -20,7 +20,34 @@ Frame: TypeAlias = NDArray[np.float32]
 
 Speaker: TypeAlias = Literal["caller", "agent"]
 
-__all__ = ["FRAME", "RATE", "Busy", "Capacity", "Conversation", "Core", "Engine", "Event", "Frame", "Lease", "Opening"]
+STEP_LIMIT = 0.8 * FRAME / RATE
+"""Seconds that a step may take: four fifths of what a frame lasts, the rest is for the unforeseen."""
+
+__all__ = [
+    "FRAME",
+    "RATE",
+    "STEP_LIMIT",
+    "Busy",
+    "Capacity",
+    "Conversation",
+    "Core",
+    "Engine",
+    "Event",
+    "Frame",
+    "Lease",
+    "Opening",
+    "in_time",
+]
+
+
+def in_time(calls: int, step: Callable[[int], float]) -> bool:
+    """Whether so many calls are answered in time, by the seconds that a step of n calls takes.
+
+    A frame that comes when a step has just begun waits for it, and then takes its own: two steps that serve all the
+    calls between them must not last longer than a frame.
+    """
+    alone = step(calls) <= STEP_LIMIT
+    return alone and (calls == 1 or step(1) + step(calls - 1) <= FRAME / RATE)
 
 
 class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -175,6 +202,18 @@ class Engine(Protocol):
     @property
     def queued(self) -> int:
         """Frames that wait for a step."""
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were left out because steps did not keep up; it only grows, over restarts too."""
+
+    @property
+    def step_seconds(self) -> float:
+        """What a step is expected to take when every offered slot is used; 0 while that is not known."""
+
+    @property
+    def trouble(self) -> str:
+        """Why no call can come in, in a line: how far it has loaded, or what is too slow. Empty when all is well."""
 
 
 class Core(Protocol):

@@ -62,6 +62,10 @@ class Child:
         self.pid = 0
         self.health: wire.Health | None = None
         """What it said last; None while it is not up."""
+        self.progress = ""
+        """How far it has come, while it is not up."""
+        self.dropped = 0
+        """Frames that it has left out, in all its lives."""
         self._init = init
         self._owner = owner
         self._module = module
@@ -122,7 +126,7 @@ class Child:
             except OSError as error:  # no memory, no handles: there may be some later
                 reason = f"it cannot be spawned: {error}"
             was_up = self.health is not None
-            self.health = None
+            self.health, self.progress = None, ""
             if not self._first.done():
                 self._first.set_exception(ChildFailed(reason))
                 return
@@ -186,12 +190,16 @@ class Child:
     def _packet(self, packet: Packet, reason: list[str]) -> None:
         if packet.kind in (Kind.HEALTH, Kind.READY):
             self._silent = 0
+            before = self.health.dropped if self.health else 0
             self.health = msgspec.json.decode(packet.payload, type=wire.Health)
+            self.dropped += self.health.dropped - before
             if packet.kind == Kind.READY:
                 self._up_at = asyncio.get_running_loop().time()
                 self._owner.child_up(self.health)
                 if self._first and not self._first.done():
                     self._first.set_result(None)
+        elif packet.kind == Kind.PROGRESS:
+            self.progress = packet.payload.decode()
         elif packet.kind == Kind.FAILED:
             reason[0] = packet.payload.decode()
         else:

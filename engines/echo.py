@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,5 +52,5 @@ class EchoCore:
         return STEP * n
 
 
-def core(slots: int) -> EchoCore:
+def core(slots: int, progress: Callable[[str], None]) -> EchoCore:
     return EchoCore(slots)

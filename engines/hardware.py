@@ -7,6 +7,7 @@ taken as not there.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import re
@@ -59,7 +60,7 @@ CHIP_BANDWIDTH = {
 }  # fmt: skip
 UNKNOWN_GPU = 200  # the A2, the slowest card with 12 GB or more that current CUDA runs on
 UNKNOWN_CHIP = 68  # the M1, the slowest chip that MLX runs on
-PLAIN_BANDWIDTH = 20.0 * GB  # two channels of DDR4; `measure_bandwidth` knows better
+PLAIN_BANDWIDTH = 20.0 * GB  # two channels of DDR4, where it could not be measured
 
 Kind = Literal["nvidia", "apple", "plain"]
 T = TypeVar("T")
@@ -82,6 +83,13 @@ class Machine:
     api: bool
     cores: int
     host_memory: int
+    host_free: int = 0
+    host_bandwidth: float = PLAIN_BANDWIDTH
+    """As measured between the host's memory and its cores."""
+    gpu_id: str = ""
+    """The UUID of the GPU that counts, where there are several."""
+    capability: tuple[int, int] = (0, 0)
+    """Its compute capability as CUDA counts; (0, 0) where the driver does not tell, and without an NVIDIA GPU."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,7 @@ class Gpu:
     free: int
     bandwidth: float = 0.0
     """Bytes a second; 0 where the driver does not tell."""
+    capability: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -141,10 +150,13 @@ def detect(
     `gpus` and `host` replace the probes of the real machine.
     """
     here = (host or this_host)()
+    speed = PLAIN_BANDWIDTH if host else _host_bandwidth()
+    gpu_id, capability = "", (0, 0)
     found = (gpus or nvidia_gpus)()
     kind: Kind = "nvidia" if found else "apple" if here.chip else "plain"
     if found:
-        largest = max(found, key=lambda gpu: gpu.memory or here.memory)
+        largest = max(found, key=lambda gpu: (gpu.memory or here.memory, gpu.free))
+        gpu_id, capability = largest.uuid if len(found) > 1 else "", largest.capability
         names = Counter(gpu.name for gpu in found)
         name = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in names.items())
         memory, free = (largest.memory, largest.free) if largest.memory else (here.memory, here.free)
@@ -154,9 +166,16 @@ def detect(
         free = min(memory, here.free)
         bandwidth = _look_up(name, CHIP_BANDWIDTH, UNKNOWN_CHIP)
     else:
-        name, memory, free, bandwidth = "", here.memory, here.free, PLAIN_BANDWIDTH
+        name, memory, free, bandwidth = "", here.memory, here.free, speed
     level = tier(memory if name else 0, api)
-    return Machine(kind, name, memory, free, bandwidth, level, api, here.cores, here.memory)
+    return Machine(
+        kind, name, memory, free, bandwidth, level, api, here.cores, here.memory, here.free, speed, gpu_id, capability
+    )
+
+
+@functools.cache
+def _host_bandwidth() -> float:
+    return _probe(measure_bandwidth, PLAIN_BANDWIDTH)
 
 
 def measure_bandwidth() -> float:
@@ -246,6 +265,8 @@ def _nvml_gpu(nvml: ctypes.CDLL, index: int) -> Gpu | None:
     nvml.nvmlDeviceGetUUID(device, uuid, _NVML_TEXT)
     megahertz, bits = ctypes.c_uint(), ctypes.c_uint()
     nvml.nvmlDeviceGetMaxClockInfo(device, _NVML_MEMORY_CLOCK, ctypes.byref(megahertz))
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    nvml.nvmlDeviceGetCudaComputeCapability(device, ctypes.byref(major), ctypes.byref(minor))
     with suppress(AttributeError):  # drivers before 2021 lack it
         nvml.nvmlDeviceGetMemoryBusWidth(device, ctypes.byref(bits))
     return Gpu(
@@ -254,6 +275,7 @@ def _nvml_gpu(nvml: ctypes.CDLL, index: int) -> Gpu | None:
         memory=memory.total,
         free=memory.free,
         bandwidth=2 * megahertz.value * 1e6 * bits.value / 8,  # two transfers a clock
+        capability=(major.value, minor.value),
     )
 
 

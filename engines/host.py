@@ -10,7 +10,21 @@ from itertools import count
 import numpy as np
 
 from . import wire
-from .base import FRAME, Back, Busy, Capacity, Ended, Event, Frame, Lease, Lost, Opening, Sound
+from .base import (
+    FRAME,
+    RATE,
+    STEP_LIMIT,
+    Back,
+    Busy,
+    Capacity,
+    Ended,
+    Event,
+    Frame,
+    Lease,
+    Lost,
+    Opening,
+    Sound,
+)
 from .child import Child
 from .wire import Kind, Packet
 
@@ -131,9 +145,20 @@ class HostConversation:
 class HostEngine:
     """Serves as many conversations as the core has slots, and brings them over a crash of its process."""
 
-    def __init__(self, name: str, core: str, slots: int, **options: str | int | float | bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        core: str,
+        slots: int,
+        *,
+        remedy: str = "take a faster machine",
+        environment: dict[str, str] | None = None,
+        **options: str | int | float | bool,
+    ) -> None:
+        """`remedy` is what to do when steps are too slow for one call; `environment` is set in the process."""
         self.name = name
-        self.child = Child(wire.Init(core, options, slots), self)
+        self.child = Child(wire.Init(core, options, slots, environment or {}), self)
+        self._remedy = remedy
         self.leases: set[HostLease] = set()
         self.conversations: dict[int, HostConversation] = {}
         self._ids = count(1)
@@ -155,13 +180,30 @@ class HostEngine:
         """Frames that wait in the engine process."""
         return self.child.health.queued if self.child.health else 0
 
+    @property
+    def dropped(self) -> int:
+        return self.child.dropped
+
+    @property
+    def step_seconds(self) -> float:
+        return self.child.health.expected if self.child.health else 0.0
+
+    @property
+    def trouble(self) -> str:
+        if self.child.health is None:
+            return self.child.progress or "starting"
+        if self.child.health.offered:
+            return ""
+        takes, may, lasts = (f"{1000 * seconds:.0f}" for seconds in (self.step_seconds, STEP_LIMIT, FRAME / RATE))
+        return f"a step takes {takes} ms and may take {may} of the {lasts} that a frame lasts: {self._remedy}"
+
     def capacity(self) -> Capacity:
         offered = self.child.health.offered if self.child.health else 0
         return Capacity(offered, len(self.leases), len(self.conversations))
 
     def reserve(self, ttl: float) -> Lease:
         if not self.capacity().free:
-            raise Busy("every slot is taken" if self.ready else "the engine is not ready")
+            raise Busy(self.trouble or "every slot is taken" if self.ready else f"not ready: {self.trouble}")
         lease = HostLease(self, ttl)
         self.leases.add(lease)
         return lease

@@ -2,37 +2,154 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
 
-from .base import Engine
-from .hardware import Machine
+from .base import STEP_LIMIT, Core, Engine
+from .hardware import GB, Machine
 from .host import HostEngine
+from .moshi import config, download
+from .moshi.config import LmConfig, ModelError
+from .moshi.fit import Device, Fit, fit, repository
 
-CORES = {"echo": "voice_bridge.engines.echo:core"}
-PLANNED = ("moshi", "moshi-cloud", "cascade")
+CORES = {
+    "echo": "voice_bridge.engines.echo:core",
+    "moshi": "voice_bridge.engines.moshi.torch.engine:core",
+}
+PLANNED = ("moshi-cloud", "cascade")
+OLDEST = (8, 0)  # compute capability: 16-bit floats and the kernels' instructions begin with Ampere
 ECHO_SLOTS = 400  # calls; what one core of bridge carries on the test line is below that
+NEEDED = ("torch", "safetensors", "sentencepiece", "huggingface_hub")  # what Moshi imports, of the extra [torch]
+
+Options: TypeAlias = Mapping[str, str | int | float | bool]
 
 
 class NoEngine(Exception):
     """No engine fits; the message is one line with the remedy."""
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     name: str
     reason: str
+    options: Options = field(default_factory=dict)
+    """What its core is made with."""
+    slots: int = ECHO_SLOTS
+    """Calls for which there is room."""
+    fit: Fit | None = None
+    """Of Moshi: how it fits this machine."""
+    gpu: str = ""
+    """The UUID of the GPU to take, where there are several."""
 
 
-def choose(provider: str, device: str, machine: Machine, endpoint: str) -> Choice:
-    """Which engine answers, and why; raises `NoEngine`."""
-    if provider in CORES:
-        return Choice(provider, "it was asked for")
+def choose(
+    provider: str, device: str, machine: Machine, endpoint: str, options: Options | None = None, slots: int = 0
+) -> Choice:
+    """Which engine answers, how it is made, and why; raises `NoEngine`.
+
+    `options` are Moshi's: model, weights, keys, threads, trace. What they leave open is filled in. `slots` bounds
+    the calls at once; 0 leaves it to what fits.
+    """
+    if provider == "moshi":
+        moshi = _moshi(device, machine, options or {}, slots)
+        return replace(moshi, reason=f"it was asked for: {moshi.reason}")
     if provider == "auto":
-        return Choice("echo", "this version holds the test line only; it says back what it hears")
+        try:
+            moshi = _moshi(device, machine, options or {}, slots)
+        except NoEngine as error:
+            why = f"the test line, because Moshi cannot run here: {error}"
+        else:
+            if moshi.fit and moshi.fit.holds:
+                return replace(moshi, reason=f"it fits: {moshi.reason}")
+            why = f"the test line, because Moshi is too slow here: {moshi.reason}"
+        return Choice("echo", why, slots=slots or ECHO_SLOTS)
+    if provider == "echo":
+        return Choice("echo", "it was asked for", slots=slots or ECHO_SLOTS)
     if provider in PLANNED:
-        raise NoEngine(f"voice.provider = {provider}: this version has no such engine yet; take auto or echo")
+        raise NoEngine(f"voice.provider = {provider}: this version has no such engine yet; take auto, moshi or echo")
     raise NoEngine(f"voice.provider = {provider}: unknown; take auto or {', '.join(CORES)}")
 
 
-def make(choice: Choice, slots: int) -> Engine:
-    """The engine, not yet started. `slots` bounds the calls at once; 0 leaves it to the engine."""
-    return HostEngine(choice.name, CORES[choice.name], slots or ECHO_SLOTS)
+def make(choice: Choice, slots: int = 0) -> Engine:
+    """The engine, not yet started; for `slots` calls, or as many as there is room for."""
+    return HostEngine(
+        choice.name,
+        CORES[choice.name],
+        slots or choice.slots,
+        remedy=choice.fit.remedy if choice.fit else "take a faster machine",
+        environment={"CUDA_VISIBLE_DEVICES": choice.gpu} if choice.gpu else None,
+        **choice.options,
+    )
+
+
+def core(choice: Choice, slots: int, progress: Callable[[str], None], **more: str | int | float | bool) -> Core:
+    """The engine's core in this process, without what makes it an engine; `more` goes before the choice's options."""
+    place, _, function = CORES[choice.name].rpartition(":")
+    make_core: Callable[..., Core] = vars(import_module(place))[function]
+    return make_core(slots=slots, progress=progress, **{**choice.options, **more})
+
+
+def missing() -> list[str]:
+    """What Moshi needs and this installation lacks."""
+    return [name for name in NEEDED if find_spec(name) is None]
+
+
+def _moshi(device: str, machine: Machine, options: Options, slots: int) -> Choice:
+    where = _device(device, machine)
+    if lacks := missing():
+        raise NoEngine(f"{', '.join(lacks)} not installed: `make setup`, or pip install 'voice-bridge[torch]'")
+    model, weights, keys = (str(options.get(name, "")) for name in ("model", "weights", "keys"))
+    found = fit(machine, where, weights, keys, model, _shape(model))
+    model = model or repository(found.weights)
+    place = "the GPU" if where == "cuda" else "the host"
+    if not found.room:
+        raise NoEngine(
+            f"{model} in {found.weights} needs {found.needed / GB:.1f} GB for one call and {place} has"
+            f" {found.free / GB:.1f} GB free: {found.remedy}"
+        )
+    reason = (
+        f"{model} in {found.weights} on {place} takes {found.fixed / GB:.1f} GB and {found.call / GB:.2f} GB a call,"
+        f" {found.free / GB:.1f} GB are free; a step takes about {1000 * found.step(1):.0f} ms for one call"
+        f" and may take {1000 * STEP_LIMIT:.0f}"
+    )
+    return Choice(
+        "moshi",
+        reason,
+        {**options, "model": model, "device": where, "weights": found.weights, "keys": found.keys},
+        min(slots, found.room) if slots else found.slots,
+        found,
+        machine.gpu_id if where == "cuda" else "",
+    )
+
+
+def _device(device: str, machine: Machine) -> Device:
+    """Where Moshi runs on this machine, or why it cannot."""
+    if device == "mlx":
+        raise NoEngine("voice.moshi.device = mlx: this version has no MLX engine yet; take cpu, or leave it empty")
+    if device == "cuda" and machine.kind != "nvidia":
+        raise NoEngine("voice.moshi.device = cuda: no NVIDIA GPU answers here; install its driver, or take cpu")
+    if machine.kind != "nvidia" or device == "cpu":
+        return "cpu"
+    if (0, 0) < machine.capability < OLDEST:
+        has, wanted = (".".join(map(str, version)) for version in (machine.capability, OLDEST))
+        raise NoEngine(f"the GPU has compute capability {has} and Moshi needs {wanted}: take voice.moshi.device = cpu")
+    return "cuda"
+
+
+def at_hand(model: str) -> Path | None:
+    """The folder of a model, if it is on this disk; raises `ModelError` for what cannot be a model's name."""
+    folder = Path(model).expanduser()
+    return folder if folder.is_dir() else download.cached(*download.identify(model))
+
+
+def _shape(model: str) -> LmConfig | None:
+    """The language model, as far as it can be known without fetching anything."""
+    try:
+        folder = at_hand(model) if model else None
+        return config.read(folder)[0].lm if folder else None
+    except ModelError as error:
+        raise NoEngine(f"voice.model: {error}") from None

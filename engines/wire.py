@@ -28,18 +28,25 @@ class Kind(IntEnum):
     FAILED = 7
     HEALTH = 8  # engine to daemon, on every PING
     PING = 9
+    PROGRESS = 10  # engine to daemon, while it loads: a line of text
 
 
 class Init(msgspec.Struct, frozen=True):
     core: str
-    """`module:function` or `file.py:function`, called with `options`; returns a Core."""
+    """`module:function` or `file.py:function`, called with `slots`, `progress` and `options`; returns a Core."""
     options: dict[str, str | int | float | bool]
     slots: int
+    environment: dict[str, str] = {}
+    """Variables set before the core is imported."""
 
 
 class Health(msgspec.Struct, frozen=True):
     offered: int
+    """Slots that this machine carries at the step time measured now; 0 when it does not carry one."""
     step_seconds: float
+    """What steps have taken of late."""
+    expected: float
+    """Seconds that a step of all offered slots, or else of one, is expected to take."""
     queued: int
     dropped: int
 

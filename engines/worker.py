@@ -6,6 +6,7 @@ One thread, one loop: `python -m voice_bridge.engines.worker FD`. It ends when t
 from __future__ import annotations
 
 import importlib
+import os
 import runpy
 import select
 import socket
@@ -19,13 +20,12 @@ import msgspec
 import numpy as np
 
 from . import wire
-from .base import FRAME, RATE, Core, Ended, Opening, Sound
+from .base import FRAME, Core, Ended, Opening, Sound, in_time
 from .wire import Kind
 
 QUEUE = 4  # frames a slot may wait (320 ms); what is older would only be heard as lag
 SLICE = 0.005  # seconds of opening or injection between two steps: no call misses its frame for it
 READ = 1 << 18  # bytes a read; a full house of frames in a few reads
-TARGET = 0.8 * FRAME / RATE  # a step may take four fifths of a frame's time, the rest is for the unforeseen
 
 
 class Waiting(NamedTuple):
@@ -50,23 +50,34 @@ class Worker:
         self._poll.register(sock, select.POLLIN)
         self._step_seconds = 0.0
         self._dropped = 0
+        self._offered = 0  # after warming up
         self._busy = False  # the core has openings or injections under way
 
     def warm_up(self) -> None:
         """Real steps, so that the first caller does not pay for compiling and paging in."""
-        self._core.open(0, Opening())
-        for at in (0, FRAME):  # the second takes the usual time
-            began = time.monotonic()
-            self._core.collect(self._core.launch([0], self._staging[:1], [at]))
-            self._step_seconds = time.monotonic() - began
-        self._core.close(0)
+        self._try_out()
+        self._offered = self._offer()
 
     def health(self) -> wire.Health:
-        offered = self._slots
-        while offered > 1 and self._core.step_time(offered) > TARGET:
-            offered -= 1
+        offered = self._offer()
         queued = sum(len(queue) for queue in self._queues)
-        return wire.Health(offered, self._step_seconds, queued, self._dropped)
+        return wire.Health(offered, self._step_seconds, self._core.step_time(offered or 1), queued, self._dropped)
+
+    def _offer(self) -> int:
+        """As many slots as are served in time."""
+        return next((n for n in range(self._slots, 0, -1) if in_time(n, self._core.step_time)), 0)
+
+    def _try_out(self) -> None:
+        """A call of two frames that nobody hears; only while there is no other."""
+        silence = np.zeros((1, FRAME), np.float32)
+        self._core.open(0, Opening())
+        while self._core.work(SLICE):
+            pass
+        for at in (0, FRAME):  # the second takes the usual time
+            began = time.monotonic()
+            self._core.collect(self._core.launch([0], silence, [at]))
+            self._step_seconds = time.monotonic() - began
+        self._core.close(0)
 
     def turn(self, wait: bool = True) -> bool:
         """Read what has come, step once with the slots that are due, write the replies; False at the end.
@@ -105,6 +116,8 @@ class Worker:
                 queue.append(Waiting(packet.payload, packet.at))
                 self._due[slot] = None
         elif packet.kind == Kind.PING:
+            if not self._slot_of and self._offer() < self._offered:
+                self._try_out()  # without calls nothing else would show that it is fast again
             self._out.append(wire.pack_struct(Kind.HEALTH, self.health()))
         elif packet.kind == Kind.TELL:
             self._tell(packet.conversation, wire.decode_tell.decode(packet.payload))
@@ -117,10 +130,8 @@ class Worker:
         if slot is None:
             return
         match tell:
-            case wire.Say(id, text, interruptible):
-                self._core.say(slot, id, text, interruptible)
-            case wire.Inject(id, context, how, turn):
-                self._core.inject(slot, id, context, how, turn)
+            case wire.Say() | wire.Inject():
+                self._give(slot, tell)
             case wire.Cancel(id):
                 self._core.cancel(slot, id)
             case wire.Played(at):
@@ -129,6 +140,16 @@ class Worker:
                 self._core.digit(slot, digit)
             case wire.Close():
                 self._close(conversation, slot)
+
+    def _give(self, slot: int, words: wire.Say | wire.Inject) -> None:
+        try:
+            if isinstance(words, wire.Say):
+                self._core.say(slot, words.id, words.text, words.interruptible)
+            else:
+                self._core.inject(slot, words.id, words.context, words.how, words.turn)
+        except ValueError as error:  # these words are at fault, not the core; the log must not have them
+            what = type(words).__name__.lower()
+            print(f"refused to {what} for a call: {type(error).__name__}", file=sys.stderr, flush=True)
 
     def _open(self, conversation: int, opening: Opening) -> None:
         slot = self._free.pop()
@@ -197,8 +218,13 @@ def _find(core: str) -> Callable[..., Core]:
 def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     init = _first_message(sock)
+    os.environ.update(init.environment)
+
+    def progress(text: str) -> None:
+        sock.sendall(wire.pack(Kind.PROGRESS, payload=text.encode()))
+
     try:
-        core = _find(init.core)(slots=init.slots, **init.options)
+        core = _find(init.core)(slots=init.slots, progress=progress, **init.options)
         worker = Worker(sock, core, init.slots)
         worker.warm_up()
     except Exception as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voice_bridge.engines.base import Ended, Event, Opening, Remember
+from voice_bridge.engines.base import STEP_LIMIT, Core, Ended, Event, Opening, Remember
 from voice_bridge.engines.echo import EchoCore
 
 HERE = Path(__file__)
@@ -39,9 +40,13 @@ class Whims(EchoCore):
         self._tell(slot, f"open {opening.call}")
 
     def say(self, slot: int, id: int, text: str, interruptible: bool) -> None:
+        if text == "unspeakable":
+            raise ValueError(f"{text} cannot be said")
         self._tell(slot, f"say {id} {text} {interruptible}")
 
     def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
+        if context == "unspeakable":
+            raise ValueError(f"{context} cannot be read")
         self._tell(slot, f"inject {id} {context} {how} {turn}")
 
     def cancel(self, slot: int, id: int) -> None:
@@ -64,27 +69,71 @@ class Whims(EchoCore):
         return super().launch(slots, frames, at) + ended
 
 
-def whims(slots: int, step: float = 0, first: float = 0) -> Whims:
+class Slowing(Whims):
+    """Carries as many calls as the first sample of a step says in hundredths; after silence `holds`."""
+
+    def __init__(self, slots: int, holds: float) -> None:
+        super().__init__(slots)
+        self._usual = self._holds = holds
+
+    def launch(self, slots: Sequence[int], frames: NDArray[np.float32], at: Sequence[int]) -> list[tuple[int, Event]]:
+        self._holds = round(100 * float(frames[0, 0]), 1) or self._usual
+        return super().launch(slots, frames, at)
+
+    def step_time(self, n: int) -> float:
+        return STEP_LIMIT * n / self._holds
+
+
+Progress = Callable[[str], None]
+
+
+def whims(slots: int, progress: Progress, step: float = 0, first: float = 0) -> Whims:
     return Whims(slots, step, first)
 
 
-def unloadable(slots: int) -> Whims:
+def slowing(slots: int, progress: Progress, holds: float) -> Slowing:
+    return Slowing(slots, holds)
+
+
+def waiting(slots: int, progress: Progress, file: str) -> Whims:
+    """Loads until there is such a file, and says how far it is."""
+    progress("loading a model: 40 %")
+    while not Path(file).exists():
+        time.sleep(0.01)
+    return Whims(slots)
+
+
+def slow_moshi(slots: int, progress: Progress, **options: Any) -> Core:
+    """Moshi, on a machine on which every step takes a fifth of a second."""
+    from voice_bridge.engines.moshi.torch import engine, model
+
+    collect = model.TorchModel.collect
+
+    def slowly(self: model.TorchModel, pending: Any) -> Any:
+        time.sleep(0.2)
+        return collect(self, pending)
+
+    model.TorchModel.collect = slowly  # type: ignore[method-assign]
+    return engine.core(slots, progress, **options)
+
+
+def unloadable(slots: int, progress: Progress) -> Whims:
     raise OSError("no weights in /nowhere")
 
 
-def vanishing(slots: int) -> Whims:
+def vanishing(slots: int, progress: Progress) -> Whims:
     """Ends without a word, as when a library calls exit()."""
     sys.exit(3)
 
 
-def chatty(slots: int, first: float = 0) -> Whims:
+def chatty(slots: int, progress: Progress, first: float = 0) -> Whims:
     """Writes what a long download writes, which has no line ends, and then a line."""
     print("loading" * 100_000, file=sys.stderr)
     print("loaded the weights", file=sys.stderr)
     return Whims(slots, first=first)
 
 
-def helped(slots: int) -> Whims:
+def helped(slots: int, progress: Progress) -> Whims:
     """Has a process of its own that would outlive it, as compilers have."""
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     return Whims(slots)

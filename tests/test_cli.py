@@ -19,10 +19,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.conftest import Bridge, Dial, LogLines
+from tests.cores import HERE
 from tests.twilio_rest import ACCOUNT_SID, AUTH_TOKEN, TwilioRest, refusal
+from voice_bridge.bridge import daemon as daemons
 from voice_bridge.bridge.cli import app
+from voice_bridge.bridge.cli.serve import _show as show
+from voice_bridge.bridge.config import load
 from voice_bridge.bridge.daemon import Daemon
 from voice_bridge.bridge.phone import Phone
+from voice_bridge.engines.host import HostEngine
 
 SECRET = "not-a-real-secret-but-long-enough"
 OURS = "+15550100000"
@@ -40,6 +45,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("VOICE_BRIDGE_", "TWILIO_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("VOICE_BRIDGE_VOICE__PROVIDER", "echo")  # also on a machine on which auto takes Moshi
 
 
 @pytest.fixture
@@ -139,6 +145,14 @@ async def test_status_speaks_json(bridge: Bridge, dial: Dial, cli: Cli) -> None:
     state = json.loads(result.stdout)
     assert [call["call"] for call in state["calls"]] == list(daemon.board.calls)
     assert state["slots"] == {"offered": 3, "reserved": 0, "used": 1}
+    assert (state["trouble"], state["dropped_frames"]) == ("", 0)
+
+
+async def test_status_says_why_no_call_can_come_in(bridge: Bridge, cli: Cli) -> None:
+    daemon = await bridge(engine=HostEngine("slow", f"{HERE}:slowing", 2, remedy="take less", holds=0.5))
+    shown = (await cli("status", server=at(daemon))).stdout
+    assert "0 offered; a step of all of them: 128.0 ms" in shown
+    assert "no call can come in: a step takes 128 ms and may take 64 of the 80 that a frame lasts: take less" in shown
 
 
 async def test_status_shows_what_callers_call_themselves_as_it_is(bridge: Bridge, dial: Dial, cli: Cli) -> None:
@@ -473,6 +487,38 @@ async def test_serve_with_a_token_that_cannot_be_one_is_one_line(cli: Cli) -> No
     )
     assert "TWILIO_AUTH_TOKEN" in said
     assert "tökén" not in said
+
+
+@pytest.mark.parametrize("at_a_terminal", [True, False])
+async def test_who_starts_a_bridge_sees_how_far_its_engine_is(
+    at_a_terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
+) -> None:
+    monkeypatch.setattr(daemons, "TOLD", 0.01)
+    loading = "loading a model: 40 %"
+    shown: list[str] = []
+    engine = HostEngine("slow", f"{HERE}:waiting", 1, file=str(tmp_path / "there"))
+    settings = load(Cli(tmp_path).configure(), {"server.port": 0}, env={})
+    daemon = Daemon(settings, engine, shown.append if at_a_terminal else None)
+    starting = asyncio.create_task(daemon.__aenter__())
+    async with asyncio.timeout(SOON):
+        while loading not in [*shown, *(line.get("why") for line in log_lines)]:  # noqa: ASYNC110 - either of two
+            await asyncio.sleep(0.01)
+        (tmp_path / "there").touch()
+        await starting
+        while "the engine takes calls" not in [line["event"] for line in log_lines]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await daemon.__aexit__()
+    assert (loading in shown) is at_a_terminal
+    assert any(line.get("why") == loading for line in log_lines) is not at_a_terminal
+
+
+def test_the_line_of_progress_is_rewritten_and_never_longer_than_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    show("loading a model with a long name: 40 %")
+    show("")
+    assert capsys.readouterr().err == "\x1b[2Kloading a model wit\r\x1b[2K\r"
 
 
 async def test_a_bridge_without_calls_stops_at_once(cli: Cli) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import socket
 import sys
 import wave
@@ -27,7 +28,7 @@ from voice_bridge.bridge.cli.doctor import (
     examine,
     show,
 )
-from voice_bridge.engines import registry
+from voice_bridge.engines import hardware, registry
 from voice_bridge.engines.hardware import GIB, LEVELS, Machine
 
 SID = "AC" + "0123456789abcdef" * 2
@@ -204,6 +205,69 @@ def test_the_engine_and_the_reason_for_it_are_told() -> None:
     row = examined('[voice]\nprovider = "echo"\n')["Engine"]
     assert row.state == "ok"
     assert row.text.startswith("echo: ")
+
+
+ORACLE = Path(__file__).parent / "data/oracle/moshi"
+FREE = Machine("plain", "", 64 * GIB, 60 * GIB, 4e11, 0, False, 32, 64 * GIB, 60 * GIB, 4e11)
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which Moshi runs on the CPU, with everything installed."""
+    monkeypatch.setattr(hardware, "detect", lambda api=False: FREE)
+    monkeypatch.setattr(registry, "missing", list)
+
+
+@pytest.mark.usefixtures("fast")
+def test_how_moshi_would_do_is_told_with_figures() -> None:
+    rows = examined(f'[voice]\nmodel = "{ORACLE}"\n[voice.moshi]\nweights = "float32"\n')
+    assert rows["Engine"].text.startswith(f"moshi: it fits: {ORACLE} in float32 on the host takes ")
+    assert (rows["Model"].state, f"in {ORACLE}" in rows["Model"].text) == ("ok", True)
+    assert "keys in float32; 64.4 GB are free: room for " in rows["Memory"].text
+    assert (rows["Step"].state, "for one call" in rows["Step"].text) == ("ok", True)
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_model_that_must_be_fetched_first_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "at_hand", lambda model: None)
+    row = examined()["Model"]
+    assert row.state == "note"
+    assert "is not on this disk" in row.text
+    assert "voice-bridge download kyutai/moshiko-pytorch-q8" in row.remedy
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_model_that_lacks_a_file_is_a_problem(here: Path) -> None:
+    shutil.copytree(ORACLE, here / "model", ignore=shutil.ignore_patterns("mimi.safetensors"))
+    row = examined('[voice]\nmodel = "model"\n')["Model"]
+    assert row.state == "problem"
+    assert "lacks mimi.safetensors" in row.text
+    assert examined('[voice]\nmodel = "model"\nprovider = "echo"\n').get("Model") is None
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_machine_that_is_too_slow_is_noted_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "detect", lambda api=False: replace(FREE, host_bandwidth=2e10))
+    rows = examined('[voice.moshi]\nweights = "int8"\n')
+    assert rows["Engine"].text.startswith("echo: the test line, because Moshi is too slow here: ")
+    assert (rows["Step"].state, rows["Step"].remedy) == ("note", "Take voice.moshi.weights = int4.")
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_missing_compiler_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/g++ -O3")
+    row = examined()["Kernels"]
+    assert (row.state, "the compiler /nowhere/g++" in row.text) == ("note", True)
+    monkeypatch.setenv("CXX", f"{sys.executable} -x")
+    row = examined()["Kernels"]
+    assert row.text.startswith(sys.executable) == (row.state == "ok")  # without headers it is a note all the same
+
+
+def test_without_torch_nothing_is_said_about_how_moshi_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "missing", lambda: ["torch"])
+    rows = examined()
+    assert "torch not installed" in rows["Engine"].text
+    assert "Model" not in rows
 
 
 def test_an_engine_that_cannot_be_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

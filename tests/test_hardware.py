@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,8 @@ def test_a_mac_has_the_level_of_what_metal_lets_a_process_take(
 @pytest.mark.parametrize("api", [False, True])
 def test_a_machine_without_a_gpu_is_level_0_whatever_its_memory(api: bool) -> None:
     machine = detect(api, gpus=list, host=lambda: Host(64, 512 * GIB, 400 * GIB))
-    assert machine == Machine("plain", "", 512 * GIB, 400 * GIB, hardware.PLAIN_BANDWIDTH, 0, api, 64, 512 * GIB)
+    speed = hardware.PLAIN_BANDWIDTH
+    assert machine == Machine("plain", "", 512 * GIB, 400 * GIB, speed, 0, api, 64, 512 * GIB, 400 * GIB, speed)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,24 @@ def test_of_several_gpus_the_largest_counts_and_all_are_named() -> None:
     machine = detect(gpus=lambda: cards, host=lambda: LAPTOP)
     assert machine.gpu == "RTX 4060, 2 x RTX 4090"
     assert (machine.memory, machine.tier, machine.bandwidth) == (24_564 * MIB, 2, 1008 * GB)
+
+
+def test_of_several_gpus_the_freest_of_the_largest_is_named() -> None:
+    small, busy, free = (Gpu("L4", f"GPU-{number}", number, number) for number in (1, 3, 2))
+    busy, free = replace(busy, memory=9, free=1), replace(free, memory=9, free=8)
+    assert detect(gpus=lambda: [small, busy, free], host=lambda: LAPTOP).gpu_id == "GPU-2"
+    assert detect(gpus=lambda: [small], host=lambda: LAPTOP).gpu_id == ""  # it needs no naming
+
+
+def test_the_compute_capability_is_that_of_the_gpu_that_counts() -> None:
+    cards = [Gpu("T4", "GPU-1", 1, 1, capability=(7, 5)), Gpu("L4", "GPU-2", 2, 2, capability=(8, 9))]
+    assert detect(gpus=lambda: cards, host=lambda: LAPTOP).capability == (8, 9)
+    assert detect(gpus=list, host=lambda: LAPTOP).capability == (0, 0)
+
+
+def test_a_gpu_does_not_hide_what_the_host_has() -> None:
+    machine = detect(gpus=lambda: nvidia(24_564), host=lambda: LAPTOP)
+    assert (machine.host_memory, machine.host_free) == (32 * GIB, 20 * GIB)
 
 
 def test_a_gpu_without_memory_of_its_own_has_the_hosts() -> None:
@@ -315,6 +335,7 @@ def test_the_machine_this_runs_on_is_described() -> None:
     machine = detect()
     assert machine.cores >= 1
     assert 0 < machine.free <= machine.memory
+    assert 0.5 * GB < machine.host_bandwidth < 5_000 * GB
     assert machine.memory <= machine.host_memory or machine.kind == "nvidia"
 
 
@@ -346,6 +367,10 @@ int nvmlDeviceGetMaxClockInfo(int *d, int kind, unsigned *mhz) {
     *mhz = 3201;
     return 0;
 }
+int nvmlDeviceGetCudaComputeCapability(int *d, int *major, int *minor) {
+    *major = *d ? 12 : 9, *minor = *d ? 1 : 0;
+    return 0;
+}
 """
 BUS_WIDTH = "int nvmlDeviceGetMemoryBusWidth(int *d, unsigned *bits) { *bits = 6144; return 0; }\n"
 
@@ -360,5 +385,5 @@ def test_nvml_tells_memory_and_bandwidth_of_the_cards_that_work(
     monkeypatch.setattr(hardware, "NVML", library)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     h200, gb10 = hardware.nvidia_gpus()
-    assert h200 == Gpu("NVIDIA H200", "GPU-0", 143_771 * MIB, 143_000 * MIB, bandwidth)
-    assert gb10 == Gpu("NVIDIA GB10", "GPU-2", 0, 0)
+    assert h200 == Gpu("NVIDIA H200", "GPU-0", 143_771 * MIB, 143_000 * MIB, bandwidth, (9, 0))
+    assert gb10 == Gpu("NVIDIA GB10", "GPU-2", 0, 0, capability=(12, 1))

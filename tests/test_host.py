@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import psutil
@@ -21,8 +22,10 @@ from tests.cores import CRASH, GOODBYE, HERE
 from voice_bridge.engines import child, wire
 from voice_bridge.engines.base import (
     FRAME,
+    STEP_LIMIT,
     Back,
     Busy,
+    Capacity,
     Ended,
     Event,
     Frame,
@@ -58,7 +61,7 @@ def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> tuple[float, ...]:
 
 
 @asynccontextmanager
-async def running(core: str = "whims", slots: int = 4, **options: float) -> AsyncIterator[HostEngine]:
+async def running(core: str = "whims", slots: int = 4, **options: Any) -> AsyncIterator[HostEngine]:
     """An engine with one of the tests' cores."""
     engine = HostEngine(core, f"{HERE}:{core}", slots, **options)
     try:
@@ -241,6 +244,77 @@ async def test_stopping_leaves_no_process_no_task_and_no_open_file() -> None:
     assert psutil.Process().num_fds() == files
 
 
+async def test_while_it_loads_it_says_how_far_it_is(tmp_path: Path) -> None:
+    engine = HostEngine("slow", f"{HERE}:waiting", 1, file=str(tmp_path / "there"))
+    assert engine.trouble == "starting"
+    start = asyncio.create_task(engine.start())
+    async with asyncio.timeout(LIMIT):
+        while engine.trouble != "loading a model: 40 %":  # noqa: ASYNC110 - no event of it is needed elsewhere
+            await asyncio.sleep(0.01)
+        with pytest.raises(Busy, match="not ready: loading a model: 40 %"):
+            engine.reserve(LIMIT)
+        (tmp_path / "there").touch()
+        await start
+    assert engine.trouble == ""
+    os.kill(engine.child.pid, signal.SIGKILL)
+    while engine.ready:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert engine.trouble == "starting"  # what it said before is no longer so
+    await engine.stop()
+
+
+async def test_the_environment_is_there_before_the_core(tmp_path: Path) -> None:
+    core = tmp_path / "core.py"
+    core.write_text(
+        "import os\nfrom voice_bridge.engines.echo import core as echo\nassert os.environ['CARD'] == 'two'\n"
+    )
+    with core.open("a") as file:
+        file.write("def core(slots, progress):\n    return echo(slots, progress)\n")
+    engine = HostEngine("test", f"{core}:core", 1, environment={"CARD": "two"})
+    await engine.start()
+    assert engine.ready
+    await engine.stop()
+
+
+# -- slots that follow the time of a step --------------------------------------------------------------------------
+
+
+async def test_an_engine_that_cannot_carry_one_call_comes_up_offers_nothing_and_says_why() -> None:
+    engine = HostEngine("slow", f"{HERE}:slowing", 4, remedy="take weights = int8", holds=0.5)
+    await engine.start()
+    assert engine.ready
+    assert engine.capacity() == Capacity(0, 0, 0)
+    why = "a step takes 128 ms and may take 64 of the 80 that a frame lasts: take weights = int8"
+    assert engine.trouble == why
+    with pytest.raises(Busy, match=why):
+        engine.reserve(LIMIT)
+    await engine.stop()
+
+
+async def test_an_engine_that_gets_slower_offers_less_and_ends_no_call() -> None:
+    async with running("slowing", holds=4) as engine:
+        calls = [await begin(engine) for _ in range(3)]
+        assert engine.capacity() == Capacity(4, 0, 3)
+        assert engine.step_seconds == pytest.approx(STEP_LIMIT)
+        await answer(calls[0], 0, 0.02)  # from here on it carries two
+        await heard_from(engine)
+        assert engine.capacity() == Capacity(2, 0, 3)
+        with pytest.raises(Busy, match="every slot is taken"):
+            engine.reserve(LIMIT)
+        await answer(calls[0], 1, 0.005)  # and now not even one
+        await heard_from(engine)
+        assert engine.capacity() == Capacity(0, 0, 3)
+        with pytest.raises(Busy, match="a step takes 128 ms"):
+            engine.reserve(LIMIT)
+        for call in calls:
+            await answer(call, 2, 0.005)
+            await call.close()
+        await heard_from(engine)  # nobody is left; it tries a call of its own
+        await heard_from(engine)
+        assert engine.capacity() == Capacity(4, 0, 0)
+        assert engine.restarts == 0
+
+
 # -- conversations -------------------------------------------------------------------------------------------------
 
 
@@ -315,6 +389,21 @@ async def test_an_opening_that_is_refused_ends_only_its_own_conversation() -> No
         assert engine.restarts == 0
 
 
+async def test_words_that_the_core_cannot_take_harm_nobody_and_stay_out_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as engine:
+        call, other = await begin(engine, "CA1"), await begin(engine)
+        async with logged("refused to inject for a call: ValueError"):
+            call.say("unspeakable")
+            call.inject("unspeakable")
+        await answer(call, 0)
+        await answer(other, 0)
+        assert "refused to say for a call: ValueError" in caplog.text
+        assert "unspeakable" not in caplog.text
+        assert engine.restarts == 0
+
+
 async def test_a_conversation_that_the_core_ends_gives_its_slot_back() -> None:
     async with running(slots=1) as engine:
         for _ in range(3):
@@ -352,9 +441,15 @@ async def test_frames_that_the_engine_cannot_keep_up_with_are_counted_in_its_hea
                 if isinstance(event, Sound) and event.answers == 19:
                     break
         await heard_from(engine)
-        assert engine.child.health
-        assert engine.child.health.dropped >= 20 - 2 * WAITING  # some may be stepped before all have come
+        dropped = engine.dropped
+        assert 20 - 2 * WAITING <= dropped < 20  # some may be stepped before all have come
+        await heard_from(engine)
+        assert engine.dropped == dropped  # each is counted once
         assert engine.queued == 0
+        os.kill(engine.child.pid, signal.SIGKILL)
+        await over_a_loss(conversation)
+        await heard_from(engine)
+        assert engine.dropped == dropped  # counters never go back
 
 
 # -- crashes -------------------------------------------------------------------------------------------------------

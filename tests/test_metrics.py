@@ -109,6 +109,8 @@ def test_slots_readiness_and_queue_are_asked_for_at_each_scrape() -> None:
     metrics.slots = lambda: {"offered": 4, "reserved": 1, "used": 2}
     metrics.queue_depth = lambda: 3
     metrics.engine_restarts = lambda: 1
+    metrics.engine_dropped = lambda: 5
+    metrics.step_seconds = lambda: 0.041
     metrics.refused["full"] += 2
     metrics.protocol_errors["twilio"] += 1
     found = scrape(metrics)
@@ -119,6 +121,8 @@ def test_slots_readiness_and_queue_are_asked_for_at_each_scrape() -> None:
         "slots{state=used}": 2,
         "queue_depth": 3,
         "engine_restarts_total": 1,
+        "engine_dropped_frames_total": 5,
+        "step_seconds": 0.041,
         "refused_total{reason=full}": 2,
         "protocol_errors_total{line=twilio}": 1,
     }

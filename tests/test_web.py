@@ -8,15 +8,18 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
 from tests.conftest import Bridge, Dial, LogLines
+from tests.cores import HERE
 from tests.turned import InlineChild
 from tests.twilio_rest import ACCOUNT_SID, AUTH_TOKEN, TwilioRest, refusal
 from voice_bridge.bridge import auth, web
 from voice_bridge.bridge.daemon import Daemon
+from voice_bridge.bridge.phone import Phone
 from voice_bridge.engines.host import HostEngine
 
 SECRET = "not-a-real-secret-but-long-enough"
@@ -85,13 +88,61 @@ async def test_readiness_is_red_until_the_engine_has_taken_a_step(
     await engine.loading.wait()
     ask = Client(http, f"http://127.0.0.1:{unused_port}")
     assert await ask("GET", "/healthz") == (200, {"alive": True})
-    assert await ask("GET", "/readyz") == (503, {"state": "engine not ready"})
+    assert await ask("GET", "/readyz") == (503, {"state": "engine not ready", "why": "starting"})
+    engine.child.progress = "loading a model: 40 %"
+    assert await ask("GET", "/readyz") == (503, {"state": "engine not ready", "why": "loading a model: 40 %"})
     engine.loaded.set()
     await starting
     assert await ask("GET", "/readyz") == (200, {"state": "ready"})
     engine.child.lose()  # type: ignore[attr-defined]
-    assert await ask("GET", "/readyz") == (503, {"state": "engine not ready"})
+    assert (await ask("GET", "/readyz"))[0] == 503
     assert await ask("GET", "/healthz") == (200, {"alive": True})
+
+
+async def test_readiness_is_red_while_no_step_is_in_time_and_no_call_is_let_in(
+    bridge: Bridge, http: aiohttp.ClientSession
+) -> None:
+    """By the engine's own measure, all the way to the caller, to the operator and to Prometheus."""
+    engine = HostEngine("slow", f"{HERE}:slowing", 4, remedy="take weights = int8", holds=0.5)
+    daemon = await bridge(engine=engine)
+    ask = Client(http, daemon.url)
+    why = "a step takes 128 ms and may take 64 of the 80 that a frame lasts: take weights = int8"
+    assert await ask("GET", "/readyz") == (503, {"state": "no slot", "why": why})
+    seen = (await ask("GET", "/v1/calls"))[1]
+    assert (seen["ready"], seen["trouble"], seen["step_ms"], seen["dropped_frames"]) == (True, why, 128.0, 0)
+    assert seen["slots"] == {"offered": 0, "reserved": 0, "used": 0}
+    shown = await metrics_of(http, daemon)
+    assert shown["voice_bridge_slots"] == [0, 0, 0]
+    assert shown["voice_bridge_step_seconds"] == [0.128]
+    async with Phone(daemon.url + "/twilio/voice") as phone:
+        call = await phone.call()
+    assert call.steps == ["Reject: busy"]
+    assert daemon.board.metrics.refused == {"busy": 1}
+
+
+async def test_the_offer_of_an_engine_that_gets_slower_shrinks_before_any_call_is_late(
+    bridge: Bridge, dial: Dial, http: aiohttp.ClientSession
+) -> None:
+    """The caller's sound tells the core how much it carries: two calls, and then it is full."""
+    engine = HostEngine("slow", f"{HERE}:slowing", 4, holds=4)
+    daemon = await bridge(engine=engine)
+    loud = np.full(8000 * 10, round(0.02 * 32768), np.int16)
+    phones = [await dial(daemon, sound=loud, caller=f"+1555010000{number}") for number in range(2)]
+    async with asyncio.timeout(10):
+        while engine.capacity().offered != 2:  # noqa: ASYNC110 - its next health, four times a second
+            await asyncio.sleep(0.02)
+    async with Phone(daemon.url + "/twilio/voice") as phone:
+        assert (await phone.call()).steps == ["Reject: busy"]
+    for phone in phones:
+        heard = len(phone.record.arrivals)
+        await phone.until(lambda call, heard=heard: len(call.arrivals) > heard + 3)  # they go on
+    assert (await metrics_of(http, daemon))["voice_bridge_slots"] == [2, 0, 2]
+
+
+async def metrics_of(http: aiohttp.ClientSession, daemon: Daemon) -> dict[str, list[float]]:
+    async with http.get(daemon.url + "/metrics") as answer:
+        families = text_string_to_metric_families(await answer.text())
+        return {family.name: [sample.value for sample in family.samples] for family in families}
 
 
 async def test_readiness_is_red_while_draining_and_no_call_is_let_in(

@@ -232,8 +232,45 @@ def test_slots_are_offered_only_as_far_as_a_step_fits_in_a_frame(daemon: Daemon)
     assert daemon.worker.health().offered == 3  # of 20 ms each in 64 ms
     daemon.core.step_time = lambda n: 0.001 * n  # type: ignore[method-assign]
     assert daemon.worker.health().offered == SLOTS
-    daemon.core.step_time = lambda n: 10.0 / n  # type: ignore[method-assign]
+
+
+def test_no_slot_is_offered_for_which_two_steps_in_a_row_would_be_too_long(daemon: Daemon) -> None:
+    daemon.core.step_time = lambda n: 0.038 + 0.001 * n  # type: ignore[method-assign]
+    assert daemon.worker.health().offered == SLOTS  # 39 + 41 ms
+    daemon.core.step_time = lambda n: 0.039 + 0.001 * n  # type: ignore[method-assign]
+    assert daemon.worker.health().offered == 2
+    daemon.core.step_time = lambda n: 0.050 + 0.001 * n  # type: ignore[method-assign]
     assert daemon.worker.health().offered == 1
+
+
+def test_health_tells_what_a_step_of_all_offered_slots_takes(daemon: Daemon) -> None:
+    assert daemon.worker.health().expected == pytest.approx(0.06)
+
+
+def test_a_core_that_cannot_carry_one_call_offers_nothing_and_tells_what_one_takes(daemon: Daemon) -> None:
+    daemon.core.step_time = lambda n: 0.2 + 0.01 * n  # type: ignore[method-assign]
+    daemon.worker.warm_up()
+    health = daemon.worker.health()
+    assert (health.offered, health.expected) == (0, pytest.approx(0.21))
+
+
+def test_a_core_that_was_slow_is_tried_again_when_no_call_would_show_that_it_is_fast(daemon: Daemon) -> None:
+    core = daemon.core
+    daemon.worker.warm_up()
+    core.step_time = lambda n: 1.0 if core.launched[-1] != ([0], [FRAME]) else 0.02 * n  # type: ignore[method-assign]
+    daemon.open(1)
+    daemon.frame(1, 5)
+    daemon.turn()
+    assert daemon.health().offered == 0
+    tried = len(core.launched)
+    assert daemon.health().offered == 0  # the call goes on and shows it by itself
+    assert len(core.launched) == tried
+    daemon.tell(1, wire.Close())
+    daemon.turn()
+    assert daemon.health().offered == 3
+    tried = len(core.launched)
+    assert daemon.health().offered == 3
+    assert len(core.launched) == tried  # an idle engine that is well rests
 
 
 def test_it_does_not_sleep_while_the_core_has_work(daemon: Daemon) -> None:
@@ -266,7 +303,9 @@ def test_it_ends_when_the_daemon_has_gone(daemon: Daemon) -> None:
 
 
 def test_warming_up_takes_real_steps_and_leaves_nothing_behind(daemon: Daemon) -> None:
+    daemon.core.errands = 3  # work before its first step
     daemon.worker.warm_up()
+    assert daemon.core.budgets == [SLICE] * 3
     assert daemon.core.launched == [([0], [0]), ([0], [FRAME])]
     assert daemon.core.closed == [0]
     daemon.open(1)
@@ -300,5 +339,5 @@ def test_an_event_of_a_slot_that_nobody_has_goes_nowhere(daemon: Daemon) -> None
 
 
 def test_a_core_is_found_in_a_file_or_in_a_module() -> None:
-    assert isinstance(_find("voice_bridge.engines.echo:core")(slots=1), EchoCore)
-    assert type(_find(f"{HERE}:whims")(slots=1)).__name__ == "Whims"
+    assert isinstance(_find("voice_bridge.engines.echo:core")(slots=1, progress=print), EchoCore)
+    assert type(_find(f"{HERE}:whims")(slots=1, progress=print)).__name__ == "Whims"

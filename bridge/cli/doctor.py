@@ -7,8 +7,10 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import socket
+import sysconfig
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -27,7 +29,11 @@ from rich.text import Text
 
 from ...codecs import wav
 from ...engines import hardware, registry
-from ...engines.hardware import GIB, Machine
+from ...engines.base import STEP_LIMIT
+from ...engines.hardware import GB, GIB, Machine
+from ...engines.moshi import download
+from ...engines.moshi.config import ModelError
+from ...engines.moshi.fit import Fit
 from ..config import ConfigError, Settings, load
 from ..config.load import CONFIG_VARIABLE, FAMILIAR, VARIABLES
 from . import operator
@@ -85,6 +91,7 @@ def examine(config: Path | None) -> tuple[Machine, list[Row]]:
         check_python(machine),
         check_settings(settings, config),
         check_engine(settings, machine),
+        check_moshi(settings, machine),
         check_doors(settings),
         check_folders(settings),
     )
@@ -188,13 +195,79 @@ def check_settings(settings: Settings, config: Path | None) -> Iterator[Row]:
 
 
 def check_engine(settings: Settings, machine: Machine) -> Iterator[Row]:
-    voice = settings.voice
     try:
-        choice = registry.choose(voice.engine, voice.moshi.device, machine, voice.endpoint)
+        choice = _choice(settings, settings.voice.engine, machine)
     except registry.NoEngine as error:
         yield Row("Configuration", "Engine", "problem", str(error))
     else:
         yield Row("Configuration", "Engine", "ok", f"{choice.name}: {choice.reason}")
+
+
+def _choice(settings: Settings, provider: str, machine: Machine) -> registry.Choice:
+    voice = settings.voice
+    slots = settings.engine.slots
+    return registry.choose(provider, voice.moshi.device, machine, voice.endpoint, voice.options, slots)
+
+
+def check_moshi(settings: Settings, machine: Machine) -> Iterator[Row]:
+    """How Moshi would do here, also where `auto` takes something else for it; `check_engine` says why it cannot."""
+    if settings.voice.engine not in ("auto", "moshi"):
+        return
+    try:
+        choice = _choice(settings, "moshi", machine)
+        taken = _choice(settings, settings.voice.engine, machine).name == "moshi"
+    except registry.NoEngine:
+        return
+    assert choice.fit
+    yield check_model(str(choice.options["model"]), "problem" if taken else "note")
+    yield from check_fit(choice.fit, choice.slots)
+    yield check_compiler(*(("CXX", "c++") if choice.fit.device == "cpu" else ("CC", "cc")))
+
+
+def check_model(model: str, incomplete: State) -> Row:
+    """Whether the model is here already, and all of it; what it is if not all is."""
+    try:
+        folder = registry.at_hand(model)
+        files = download.contents(folder) if folder else {}
+    except ModelError as error:
+        return Row("Moshi", "Model", incomplete, str(error), "Correct voice.model.")
+    missing = [name for name, path in files.items() if not path.exists()]
+    remedy = f"Fetch it before: `voice-bridge download {model}`."
+    if folder is None:
+        return Row("Moshi", "Model", "note", f"{model} is not on this disk: it must be fetched first", remedy)
+    if missing:
+        return Row("Moshi", "Model", incomplete, f"{model} lacks {', '.join(missing)}", remedy)
+    size = sum(path.stat().st_size for path in files.values())
+    return Row("Moshi", "Model", "ok", f"{model}: {size / GB:.1f} GB in {folder}")
+
+
+def check_fit(fit: Fit, slots: int) -> Iterator[Row]:
+    memory = (
+        f"{fit.weights} weights and all else take {fit.fixed / GB:.1f} GB, a call {fit.call / GB:.2f} GB with its"
+        f" keys in {fit.keys}; {fit.free / GB:.1f} GB are free: room for {slots} call{'s' if slots > 1 else ''}"
+    )
+    yield Row("Moshi", "Memory", "ok", memory)
+    takes = f"about {1000 * fit.step(1):.0f} ms for one call"
+    takes += f", {1000 * fit.step(slots):.0f} for {slots}" if slots > 1 else ""
+    text = f"{takes}; it may take {1000 * STEP_LIMIT:.0f}. The engine measures it, and offers what holds"
+    if fit.holds:
+        yield Row("Moshi", "Step", "ok", text)
+    else:
+        yield Row("Moshi", "Step", "note", text, f"{fit.remedy[0].upper()}{fit.remedy[1:]}.")
+
+
+def check_compiler(variable: str, usual: str) -> Row:
+    """Whether the kernels can be built; they are when the engine first starts."""
+    compiler = shlex.split(os.environ.get(variable, usual))[0]
+    lacks = [] if shutil.which(compiler) else [f"the compiler {compiler}"]
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        lacks.append("Python's headers")
+    if not lacks:
+        return Row("Moshi", "Kernels", "ok", f"{compiler} and Python's headers are here to build them")
+    remedy = (
+        "Install them (apt install g++ python3-dev): without kernels a CPU takes several times as long, a GPU fails."
+    )
+    return Row("Moshi", "Kernels", "note", f"cannot be built without {' and '.join(lacks)}", remedy)
 
 
 def check_doors(settings: Settings) -> Iterator[Row]:

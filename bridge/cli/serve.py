@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from . import operator
 
@@ -42,7 +44,7 @@ def serve(
     try:
         logs.configure(settings.log.format, settings.log.level)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(daemon.serve(settings, _announce))
+            runner.run(daemon.serve(settings, _announce, _show if sys.stderr.isatty() else None))
     except (NoEngine, daemon.StartFailed) as error:
         logs.flush()  # what was logged before comes before
         operator.fail(str(error), operator.MISCONFIGURED if isinstance(error, NoEngine) else 1)
@@ -59,6 +61,12 @@ def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
     return uvloop.Loop
 
 
+def _show(text: str) -> None:
+    """Rewrite the line at the bottom of a terminal; what is logged meanwhile goes over it."""
+    width = shutil.get_terminal_size().columns
+    print(f"\x1b[2K{text[: width - 1]}", end="\r", file=sys.stderr, flush=True)
+
+
 def _announce(daemon: Daemon) -> None:
     """Tell a person at a terminal how to try it."""
     console = Console(stderr=True)
@@ -67,5 +75,7 @@ def _announce(daemon: Daemon) -> None:
     console.print(
         f"\n[bold]voice-bridge[/] answers at [bold]{daemon.url}[/] with the engine [bold]{daemon.engine.name}[/]"
     )
+    if daemon.engine.trouble:
+        console.print(f"[yellow]It takes no call:[/] {escape(daemon.engine.trouble)}")
     console.print(f"Try it from another terminal:  [bold].venv/bin/voice-bridge dial {daemon.url}[/]")
     console.print(f"On a telephone: point a Twilio number's webhook at {daemon.base}/twilio/voice\n")

@@ -33,8 +33,11 @@ def status(config: operator.Config = None, url: operator.Url = None, as_json: op
     how = "draining" if state["draining"] else "ready" if state["ready"] else "engine not ready"
     console.print(
         f"engine [bold]{state['engine']}[/], {how}; slots: {slots['used']} in use, {slots['reserved']} reserved,"
-        f" {slots['offered']} offered; engine restarts: {state['restarts']}"
+        f" {slots['offered']} offered; a step of all of them: {state['step_ms']} ms;"
+        f" frames dropped: {state['dropped_frames']}; engine restarts: {state['restarts']}"
     )
+    if state["trouble"]:
+        console.print(f"[yellow]no call can come in:[/] {escape(state['trouble'])}")
     console.print(_table(state["calls"]) if state["calls"] else "no calls")
 
 

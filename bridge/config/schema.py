@@ -212,6 +212,23 @@ class Moshi(Section):
         default="",
         description="Where Moshi runs: mlx, cuda, cpu, or cloud (is moshi-cloud); empty finds out.",
     )
+    weights: Literal["", "bf16", "int8", "int4", "fp8", "float32"] = Field(
+        default="",
+        description="What weights are kept as: bf16, int8, int4, fp8 or float32; empty is the best that fits.",
+    )
+    keys: Literal["", "bf16", "int8", "float32"] = Field(
+        default="",
+        description="What a call's keys and values are kept as: bf16, int8 or float32; empty is the best that fits.",
+    )
+    threads: Count = Field(
+        default=0,
+        description="Threads on the CPU; 0 is all cores but one.",
+    )
+    trace: MaybePath = Field(
+        default=None,
+        description="File to which the tokens of every step are appended, for finding faults; what was said can be"
+        " read from it.",
+    )
 
 
 class Voice(Section):
@@ -233,6 +250,14 @@ class Voice(Section):
         description="Address of the engine for moshi-cloud, as wss://gpu.example.com.",
     )
     moshi: Moshi = Moshi()
+
+    @property
+    def options(self) -> dict[str, str | int]:
+        """What an engine is given as it stands here."""
+        moshi = self.moshi
+        trace = str(moshi.trace or "")
+        kept = {"weights": moshi.weights, "keys": moshi.keys, "threads": moshi.threads, "trace": trace}
+        return {"model": self.model, **kept}
 
     @property
     def engine(self) -> str:

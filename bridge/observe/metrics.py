@@ -173,6 +173,8 @@ class Metrics(Collector):
         self.slots: Callable[[], Mapping[str, int]] = dict
         self.queue_depth: Callable[[], int] = int
         self.engine_restarts: Callable[[], int] = int
+        self.engine_dropped: Callable[[], int] = int
+        self.step_seconds: Callable[[], float] = float
         self._ended: Counter[tuple[str, str]] = Counter()
         self._finished = _Sum()
         self._registry = CollectorRegistry()
@@ -236,6 +238,8 @@ class Metrics(Collector):
         yield _gauge("engine_ready", "1 when the engine answers.", float(self.engine_ready()))
         yield _counter("engine_restarts", "Times that the engine was started again.", self.engine_restarts())
         yield _gauge("queue_depth", "Frames that wait for the engine.", self.queue_depth())
+        yield _counter("engine_dropped_frames", "Frames that the engine had no time for.", self.engine_dropped())
+        yield _gauge("step_seconds", "What a step of all offered slots is expected to take.", self.step_seconds())
 
 
 def _sound(now: _Sum) -> Iterator[Metric]:
