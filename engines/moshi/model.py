@@ -80,9 +80,7 @@ class Model(Protocol):
 def noise(seeds: Sequence[int], frames: Sequence[int], count: int) -> Floats:
     """Numbers from 0 to 1 [n, count] that depend on seed, frame and column only: a call draws the same anywhere."""
     seed: NDArray[np.uint64] = np.array([seed % (1 << 64) for seed in seeds], np.uint64)[:, None]
-    drawn: Any = np.array(frames, np.uint64)[:, None] * np.uint64(count) + np.arange(
-        1, count + 1, dtype=np.uint64
-    )
+    drawn: Any = np.array(frames, np.uint64)[:, None] * np.uint64(count) + np.arange(1, count + 1, dtype=np.uint64)
     mixed = _mix(_mix(seed) + drawn * np.uint64(INCREMENT))
     return (mixed >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
 

@@ -93,27 +93,22 @@ def _attend(
     SPLITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One head of one token over one part of the ring.
-
-    The new tokens' keys and values come from `qkv`, never from the ring, and nobody reads the entries that they go
-    into: so it does not matter which program comes first.
-    """
+    """One head of one token over one part of the ring. What is new comes from `qkv`, and nobody reads the entries that
+    it goes into: so it does not matter which program comes first."""
     head, token, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    row = tl.load(rows_at + token)
     first = token - token % TOGETHER
+    row = tl.load(rows_at + token)
     position = tl.load(positions_at + first).to(tl.int32)
     kv_head = head // (HEADS // KV_HEADS)
     ring = (tl.maximum(row, 0) * KV_HEADS + kv_head) * CONTEXT
     wide: tl.constexpr = (HEADS + 2 * KV_HEADS) * DIM
     d = tl.arange(0, DIM)
     q = _turned(qkv_at + token * wide + head * DIM, turn_at, token, d, DIM, PAIRS) * DIM**-0.5
-
     held = tl.where(row < 0, 0, tl.minimum(position, CONTEXT))
     part = tl.cdiv(held, SPLITS)
-    low = split * part
-    high = tl.minimum(low + part, held)
     stores = (keys_at, values_at, key_scales_at, value_scales_at)
-    top, total, seen = _past(q, stores, ring, position % CONTEXT, low, high, d, CONTEXT, DIM, TOGETHER, BLOCK)
+    begin, low, high = position % CONTEXT, split * part, tl.minimum(split * part + part, held)
+    top, total, seen = _past(q, stores, ring, begin, low, high, d, CONTEXT, DIM, TOGETHER, BLOCK)
     if split == 0:
         for new in tl.static_range(TOGETHER):
             other = first + new
