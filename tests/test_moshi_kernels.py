@@ -142,7 +142,7 @@ def test_a_row_of_a_product_has_the_same_bits_in_any_company(kind: str) -> None:
     linear, x = make(), torch.randn(17, k)
     order = torch.randperm(17)
     together = linear(x)
-    assert torch.equal(together, torch.cat([linear(row[None]) for row in x]))
+    assert all(torch.equal(together[first:], linear(x[first:])) for first in range(17))
     assert torch.equal(together[order], linear(x[order]))
     assert torch.equal(together, linear(torch.cat([x] * 9))[-17:])
 
@@ -193,6 +193,15 @@ def test_norms_and_gate_are_those_of_torch(n: int, k: int) -> None:
 def test_the_gate_holds_at_the_ends_of_float32() -> None:
     h = torch.tensor([[-1e4, -200.0, -80.0, 0.0, 80.0, 200.0, 1e30, 1.0] + [1.0] * 8])
     torch.testing.assert_close(native.gate(h), F.silu(h[:, :8]), rtol=1e-6, atol=1e-30)
+
+
+@needs_kernels
+def test_elu_goes_into_the_last_steps_and_is_exact_where_it_is_small() -> None:
+    x, to = torch.randn(3, 2, 21) * torch.tensor(10.0) ** torch.randint(-6, 2, (3, 2, 21)), torch.randn(3, 5, 21)
+    before = to.clone()
+    native.elu(x, to)
+    torch.testing.assert_close(to[:, 3:].double(), F.elu(x.double()), atol=0, rtol=1e-6)
+    assert torch.equal(to[:, :3], before[:, :3])
 
 
 # ---- attention
@@ -321,6 +330,23 @@ def test_a_stretch_has_the_bits_of_its_tokens_given_one_by_one(dtype: torch.dtyp
     ]
     assert torch.equal(at_once, torch.cat(steps))
     assert all(a is None or torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@needs_kernels
+def test_tokens_that_enter_together_push_out_the_oldest_first() -> None:
+    """Each then sees itself and what is before it, as far as the ring holds it after the last has entered."""
+    capacity, stretch = 7, 3
+    cache, qkv = Cache(*torch.zeros(2, 1, 1, capacity, 64), None), torch.randn(21, 3 * 64)
+    q, k, v = (x.double() for x in qkv.chunk(3, dim=1))
+    for first in range(0, 21, stretch):
+        entering = range(first, first + stretch)
+        tokens = at([0] * stretch, list(entering))._replace(per_row=stretch, together=True)
+        actual = native.attend(qkv[first : first + stretch], cache, tokens, None, True)
+        oldest = max(0, entering[-1] + 1 - capacity)
+        for i, position in enumerate(entering):
+            seen = slice(oldest, position + 1)
+            weights = torch.softmax(k[seen] @ q[position] / 8, 0)
+            torch.testing.assert_close(actual[i].double(), weights @ v[seen], atol=2e-6, rtol=2e-6)
 
 
 @needs_kernels

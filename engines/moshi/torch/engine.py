@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
 
+from ...hardware import this_host
 from ..checkpoint import Checkpoint, Stored, Weights
 from ..config import ModelError
 from ..core import MoshiCore
@@ -35,10 +35,12 @@ def core(
 ) -> MoshiCore:
     """Load `model`, a folder or a repository, and warm it up for `slots` calls. Raises `ModelError`."""
     where = _device(device)
-    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) - 1))  # one is left to the event loop
+    torch.set_num_threads(threads or max(1, this_host().cores - 1))  # one is left to the event loop
     kind = _one_of("weights", weights or ("bf16" if where.type == "cuda" else "int8"), KINDS)
     dtype = DTYPES[_one_of("keys", keys or "bf16", DTYPES)]
-    checkpoint = Checkpoint.open(model, report=lambda what, done, total: progress(f"{what}: {done / total:.0%}"))
+    checkpoint = Checkpoint.open(
+        model, report=lambda what, done, total: progress(f"{what}: {done / max(1, total):.0%}")
+    )
     ops: Ops = cuda if where.type == "cuda" else native if native.available() else plain
     began = time.monotonic()
     shown = _Progress(progress, f"loading {model}", checkpoint)
