@@ -157,7 +157,12 @@ class Call:
 
     async def _open(self) -> None:
         ticket, settings = self.ticket, self.ticket.settings
-        opening = Opening(call=self.id, greeting=settings.greeting, persona=settings.persona)
+        opening = Opening(
+            call=self.id,
+            greeting=settings.greeting,
+            interruptible=settings.interruptible,
+            persona=settings.persona,
+        )
         self._conversation = await self.board.engine.open(opening, ticket.lease)
         if settings.record:
             self.recording_path = str(settings.recordings / f"{_file_name(self.id)}.wav")

@@ -55,6 +55,8 @@ class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
 
     call: str = ""
     greeting: str = ""
+    interruptible: bool = True
+    """Whether a caller who speaks up cuts the greeting short."""
     persona: str = ""
     seed: int | None = None
     sampling: dict[str, float] = {}

@@ -444,13 +444,14 @@ def test_the_module_is_quick_to_import() -> None:
 
 
 def test_what_an_engine_is_given_is_as_it_was_set() -> None:
-    moshi = 'weights = "int8"\nkeys = "bf16"\nthreads = 3\ntrace = "tokens.jsonl"'
+    moshi = 'weights = "int8"\nkeys = "bf16"\nthreads = 3\nvoice = "ada.wav"\ntrace = "tokens.jsonl"'
     given = loaded(f'[voice]\nmodel = "kyutai/moshika-mlx-q4"\n[voice.moshi]\n{moshi}').voice.options
     assert given == {
         "model": "kyutai/moshika-mlx-q4",
         "weights": "int8",
         "keys": "bf16",
         "threads": 3,
+        "voice": "ada.wav",
         "trace": "tokens.jsonl",
     }
-    assert loaded("").voice.options == {"model": "", "weights": "", "keys": "", "threads": 0, "trace": ""}
+    assert loaded("").voice.options == {"model": "", "weights": "", "keys": "", "threads": 0, "voice": "", "trace": ""}

@@ -253,3 +253,12 @@ def compare(core: MoshiCore, call: Any, given: NDArray[np.int64]) -> None:
             torch.testing.assert_close(
                 stored[call.row, :, : len(given)], stored[fresh, :, : len(given)], atol=1e-5, rtol=1e-5
             )
+
+
+def test_a_greeting_that_may_not_be_interrupted_is_said_to_its_end() -> None:
+    for interruptible in (True, False):
+        core = oracle.core(LONG)
+        caller = Caller(core, 0, talk(50), greeting="hello and welcome", interruptible=interruptible)
+        for _ in range(50):
+            step(core, [caller])
+        assert [event.id for event in caller.of(Said)] == ([] if interruptible else [0])

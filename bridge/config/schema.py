@@ -136,6 +136,10 @@ class Answering(Section):
         default="",
         description="What the agent says first; empty lets the model begin.",
     )
+    interruptible: bool = Field(
+        default=True,
+        description="Whether a caller who speaks up cuts the greeting short.",
+    )
     persona: str = Field(
         default="",
         description="Who the agent is, given to the model before the call begins.",
@@ -224,6 +228,10 @@ class Moshi(Section):
         default=0,
         description="Threads on the CPU; 0 is all cores but one.",
     )
+    voice: MaybePath = Field(
+        default=None,
+        description="WAV of the voice to speak with, for PersonaPlex models; empty is the model's own.",
+    )
     trace: MaybePath = Field(
         default=None,
         description="File to which the tokens of every step are appended, for finding faults; what was said can be"
@@ -255,8 +263,8 @@ class Voice(Section):
     def options(self) -> dict[str, str | int]:
         """What an engine is given as it stands here."""
         moshi = self.moshi
-        trace = str(moshi.trace or "")
-        kept = {"weights": moshi.weights, "keys": moshi.keys, "threads": moshi.threads, "trace": trace}
+        files = {"voice": str(moshi.voice or ""), "trace": str(moshi.trace or "")}
+        kept = {"weights": moshi.weights, "keys": moshi.keys, "threads": moshi.threads, **files}
         return {"model": self.model, **kept}
 
     @property
