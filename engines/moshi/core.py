@@ -26,7 +26,8 @@ OVERDUE = 0.95  # of the context: from here on without waiting for one
 PAUSE = 6  # padding tokens in a row (half a second) that count as the agent's pause
 SPEECH = 0.016  # RMS of a frame that counts as the caller's voice: -36 dB of full scale
 SURE = 3  # frames of voice in a row that interrupt what is said: a click or a cough is shorter
-LONGEST_SLICE = 256  # rows read at once
+SHORTEST_SLICE = 8  # rows read at once: fewer take as long, as the weights are read anyway
+LONGEST_SLICE = 256  # by then it is arithmetic that takes the time
 SLICE = 0.004  # seconds that one slice should take, so that several fit between two steps
 REHEARSALS = 3  # steps of each size; the fastest counts, as others may be busy while we start
 GREETING = 0  # the id of what an opening says; those of a conversation begin at 1
@@ -114,7 +115,7 @@ class MoshiCore:
         self._rows = list(range(slots, -1, -1))  # free rows of keys and values
         self._busy: deque[Slot] = deque()  # those with jobs
         self._events: list[tuple[int, Event]] = []
-        self._slice = 8  # rows read at once; found out by measuring
+        self._slice = SHORTEST_SLICE  # rows read at once; found out by measuring
         self._steps_of = list(_doubling(slots))
         self._seconds = [0.0] * len(self._steps_of)  # a step takes with so many calls of full age
         self._slower = 1.0  # than that, as of late
@@ -343,7 +344,7 @@ class MoshiCore:
             into.position += len(part)
             took = self._clock() - began
             if took > SLICE:
-                self._slice = max(1, self._slice // 2)
+                self._slice = max(SHORTEST_SLICE, self._slice // 2)
             elif took < SLICE / 2 and len(part) == self._slice:
                 self._slice = min(LONGEST_SLICE, self._slice * 2)
             if len(rows):
