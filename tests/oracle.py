@@ -49,20 +49,14 @@ def talk(frames: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 class Streams:
-    """A language model with the state of some streams, driven step by step without any sampling."""
+    """Two streams of a language model, driven step by step without any sampling."""
 
-    def __init__(self, name: str, kind: WeightKind = "float32", ops: Ops = plain, streams: int = 2, **options: Any):
-        checkpoint = Checkpoint.open(FOLDER / name)
-        self.config = checkpoint.config.lm
-        load, _ = loaders(name, kind, ops)
-        self.lm = Lm(self.config, load)
-        self.state: LmState = self.lm.state(streams, streams, options.get("keys", torch.float32))
-        self.frames = [0] * streams
-        self.added: Tensor | None = None
-        if self.config.conditions:
-            words = load.tensor("condition_provider.conditioners.description.embed.weight")
-            widen = load.tensor("condition_provider.conditioners.description.output_proj.weight")
-            self.added = (words[0] @ widen.t()).expand(streams, -1).contiguous()
+    def __init__(self, lm: Lm, keys: torch.dtype = torch.float32, added: Tensor | None = None) -> None:
+        self.lm = lm
+        self.config = lm.config
+        self.state: LmState = lm.state(2, 2, keys)
+        self.frames = [0, 0]
+        self.added = added
 
     def step(
         self, heard: Tensor, streams: list[int], forced: dict[int, int] | None = None, given: Tensor | None = None
@@ -86,3 +80,13 @@ class Streams:
         """The complete tokens of a step [n, 1 + own_streams], -2 where the delays still fill."""
         ready = torch.tensor([self.frames[stream] > self.config.max_delay for stream in streams])
         return torch.where(ready[:, None], step.complete, -2)
+
+
+def streams(name: str, kind: WeightKind = "float32", ops: Ops = plain, keys: torch.dtype = torch.float32) -> Streams:
+    load, _ = loaders(name, kind, ops)
+    lm = Lm(Checkpoint.open(FOLDER / name).config.lm, load)
+    if not lm.config.conditions:
+        return Streams(lm, keys)
+    words = load.tensor("condition_provider.conditioners.description.embed.weight")
+    widen = load.tensor("condition_provider.conditioners.description.output_proj.weight")
+    return Streams(lm, keys, (words[0] @ widen.t()).expand(2, -1).contiguous())

@@ -194,7 +194,7 @@ def test_fewer_bits_say_nearly_the_same(
 ) -> None:
     if kind == "bf16" or GPU:
         monkeypatch.setattr(Loader, "activations", property(lambda load: load.dtype))
-    exact = oracle.Streams("quantizable")
+    exact = oracle.streams("quantizable")
     rough = made("quantizable", cuda, kind, HERE, keys)
     rows = torch.randint(0, 64, (3, 1, 1 + exact.config.streams), generator=torch.Generator().manual_seed(1))
     for position, row in enumerate(rows):

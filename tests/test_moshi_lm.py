@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from tests import oracle  # noqa: E402
 from tests.oracle import BACKENDS, NAMES, Streams  # noqa: E402
-from voice_bridge.engines.moshi.torch.load import Ops, WeightKind  # noqa: E402
+from voice_bridge.engines.moshi.checkpoint import Weights  # noqa: E402
+from voice_bridge.engines.moshi.config import model as configured  # noqa: E402
+from voice_bridge.engines.moshi.names import lm_tensors  # noqa: E402
+from voice_bridge.engines.moshi.torch.lm import Lm  # noqa: E402
+from voice_bridge.engines.moshi.torch.load import Loader, Ops, WeightKind  # noqa: E402
 from voice_bridge.engines.moshi.torch.plain import Tokens  # noqa: E402
 
 FRAMES = 40
@@ -34,7 +41,7 @@ def run(streams: Streams, codes: Tensor, forced: dict[int, dict[int, int]] | Non
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_tokens_are_those_of_the_reference(name: str, ops: Ops) -> None:
     expected = oracle.expected(name)
-    tokens, logits = run(Streams(name, ops=ops), expected["mimi_codes"])
+    tokens, logits = run(oracle.streams(name, ops=ops), expected["mimi_codes"])
     assert torch.equal(tokens, expected["greedy_tokens"])
     torch.testing.assert_close(logits, expected["greedy_text_logits"], atol=1e-3, rtol=0)
 
@@ -43,7 +50,7 @@ def test_greedy_tokens_are_those_of_the_reference(name: str, ops: Ops) -> None:
 def test_a_forced_text_token_goes_the_way_of_a_sampled_one(name: str, ops: Ops) -> None:
     expected = oracle.expected(name)
     forced = {10 + index: {0: int(token)} for index, token in enumerate(expected["forced_ids"])}
-    tokens, logits = run(Streams(name, ops=ops), expected["mimi_codes"], forced)
+    tokens, logits = run(oracle.streams(name, ops=ops), expected["mimi_codes"], forced)
     assert torch.equal(tokens, expected["forced_tokens"])
     torch.testing.assert_close(logits, expected["forced_text_logits"], atol=1e-3, rtol=0)
 
@@ -51,7 +58,7 @@ def test_a_forced_text_token_goes_the_way_of_a_sampled_one(name: str, ops: Ops) 
 @pytest.mark.parametrize("name", NAMES)
 def test_streams_come_and_go_as_in_the_reference(name: str, ops: Ops) -> None:
     expected = oracle.expected(name)
-    streams = Streams(name, ops=ops)
+    streams = oracle.streams(name, ops=ops)
     for frame in range(FRAMES):
         for stream in expected["slots_reset"][frame].nonzero().flatten().tolist():
             streams.frames[stream] = 0
@@ -65,7 +72,7 @@ def test_streams_come_and_go_as_in_the_reference(name: str, ops: Ops) -> None:
 
 def test_the_extra_heads_are_those_of_the_reference(ops: Ops) -> None:
     expected = oracle.expected("stt")
-    streams = Streams("stt", ops=ops)
+    streams = oracle.streams("stt", ops=ops)
     for frame in range(FRAMES):
         step = streams.step(expected["mimi_codes"][:, :, frame], [0, 1])
         heads = expected["extra_heads"][frame, :, :, 0].transpose(0, 1)  # [B, heads, dim]
@@ -77,7 +84,7 @@ def test_the_extra_heads_are_those_of_the_reference(ops: Ops) -> None:
 def test_a_stretch_read_at_once_is_the_same_as_row_by_row(name: str, length: int, ops: Ops) -> None:
     """Also when it is longer than the context."""
     generator = torch.Generator().manual_seed(length)
-    one, other = Streams(name, ops=ops), Streams(name, ops=ops)
+    one, other = oracle.streams(name, ops=ops), oracle.streams(name, ops=ops)
     codes = oracle.expected(name)["mimi_codes"]
     for streams in (one, other):
         for frame in range(3):
@@ -98,10 +105,23 @@ def test_a_stretch_read_at_once_is_the_same_as_row_by_row(name: str, length: int
     torch.testing.assert_close(after[0].logits, after[1].logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["schedule", "grouped"])
+def test_models_of_other_shapes_are_those_of_the_reference(name: str, ops: Ops) -> None:
+    folder = oracle.FOLDER.parent / "variants" / name
+    config = configured(json.loads((folder / "config.json").read_text()), {}).lm
+    expected = load_file(folder / "expected.safetensors")
+    lm = Lm(config, Loader(Weights(folder / "model.safetensors", lm_tensors(config), strict=True), oracle.CPU, ops=ops))
+    streams = Streams(lm)
+    for frame in range(expected["codes"].shape[2]):
+        step = streams.step(expected["codes"][:, :, frame], [0, 1])
+        assert torch.equal(streams.complete(step, [0, 1]), expected["tokens"][:, :, frame]), frame
+        torch.testing.assert_close(step.logits, expected["logits"][:, frame], atol=1e-4, rtol=0)
+
+
 def divergence(name: str, kind: WeightKind, ops: Ops, keys: torch.dtype) -> tuple[float, Tensor, Tensor]:
     """Mean KL of the text distribution, its logits and the exact ones, both reading the reference's tokens."""
     expected = oracle.expected(name)
-    exact, rough = Streams(name, ops=ops), Streams(name, kind, ops, keys=keys)
+    exact, rough = oracle.streams(name, ops=ops), oracle.streams(name, kind, ops, keys=keys)
     found: list[tuple[Tensor, Tensor]] = []
     for frame in range(FRAMES):
         heard = expected["mimi_codes"][:, :, frame]
