@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from itertools import count
 
+import msgspec
 import numpy as np
 
 from . import wire
@@ -19,10 +20,12 @@ from .base import (
     Capacity,
     Ended,
     Event,
+    Flush,
     Frame,
     Lease,
     Lost,
     Opening,
+    Said,
     Sound,
 )
 from .child import Child
@@ -100,6 +103,8 @@ class HostConversation:
             return
         self._losses += isinstance(event, Lost)
         self._ended = isinstance(event, Ended)
+        if isinstance(event, Said | Flush):  # the greeting is over, and not said again by an engine that comes back
+            self.opening = msgspec.structs.replace(self.opening, greeting="")
         if isinstance(event, Sound):
             self._sounds += 1
             self._losses = 0

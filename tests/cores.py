@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voice_bridge.engines.base import STEP_LIMIT, Core, Ended, Event, Opening, Remember
+from voice_bridge.engines.base import STEP_LIMIT, Core, Ended, Event, Opening, Remember, Said
 from voice_bridge.engines.echo import EchoCore
 
 HERE = Path(__file__)
@@ -37,7 +37,9 @@ class Whims(EchoCore):
         if opening.persona == "nobody":
             raise ValueError("nobody is not a persona")
         super().open(slot, opening)
-        self._tell(slot, f"open {opening.call}")
+        self._tell(slot, f"open {opening.call}{' ' * bool(opening.greeting)}{opening.greeting}")
+        if opening.greeting == "short":
+            self._events.append((slot, Said(0, 0)))
 
     def say(self, slot: int, id: int, text: str, interruptible: bool) -> None:
         if text == "unspeakable":

@@ -481,6 +481,19 @@ async def test_calls_go_on_after_each_of_four_kills(quick_restarts: tuple[float,
         assert other.restarts == 0
 
 
+@pytest.mark.parametrize(("greeting", "again"), [("short", ""), ("long", " long")])
+async def test_an_engine_that_comes_back_says_a_greeting_again_only_if_it_was_not_over(
+    greeting: str, again: str, quick_restarts: tuple[float, ...]
+) -> None:
+    async with running() as engine:
+        call = await engine.open(Opening(call="one", greeting=greeting), engine.reserve(LIMIT))
+        await answer(call, 0)
+        os.kill(engine.child.pid, signal.SIGKILL)
+        await over_a_loss(call)
+        call.send(frame(0), 0)
+        assert (await until(call, Sound))[0] == Remember(f"open one{again}")
+
+
 async def test_a_crash_after_a_healthy_life_counts_as_the_first(
     quick_restarts: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,6 @@ SLICE = 0.004  # seconds that one slice should take, so that several fit between
 REHEARSALS = 3  # steps of each size; the fastest counts, as others may be busy while we start
 GREETING = 0  # the id of what an opening says; those of a conversation begin at 1
 
-
 DONE = object()  # what a job without slices left gives
 
 
@@ -124,11 +123,14 @@ class MoshiCore:
 
     def rehearse(self, on_progress: Callable[[int], None] = lambda n: None) -> None:
         """Run steps with as many calls as there may be, each of full age: what they take decides how many may come."""
+        sampling = self._model.config.sampling
         for index, n in enumerate(self._steps_of):
             on_progress(n)
             pcm = np.zeros((n, FRAME), np.float32)
-            places = [Place(i, i, self._context - 1, 9, 9, 9, -1, 0, 0) for i in range(n)]
-            chances = np.zeros((n, 3 + self._lm.own_streams), np.float32)
+            top_k = sampling.text_top_k, sampling.audio_top_k
+            places = [Place(i, i, self._context - 1, 9, 9, 9, -1, *top_k) for i in range(n)]
+            chances = np.full((n, 3 + self._lm.own_streams), 0.5, np.float32)
+            chances[:, :2] = sampling.text_temperature, sampling.audio_temperature
             taken = []
             for _ in range(REHEARSALS):
                 began = self._clock()
@@ -357,15 +359,20 @@ class MoshiCore:
         renewal = call.renewal
         if renewal is None:
             renewing = any(other.renewal for other in self._slots.values())
-            if call.position >= RENEW * self._context and not renewing and not call.jobs:
+            if self._is_old(call) and not renewing and not call.jobs:
                 call.renewal = Renewal(self._rows.pop(), taken=call.talked - len(call.talk))
                 self._begin(call, self._renew(call, call.renewal))
         elif renewal.waiting and self._may_change(call):
             renewal.waiting = False
             self._begin(call, self._catch_up(call, renewal))
 
+    def _is_old(self, call: Slot) -> bool:
+        return call.position >= RENEW * self._context
+
     def _may_change(self, call: Slot) -> bool:
-        return call.paused >= PAUSE or call.position >= OVERDUE * self._context
+        """In a pause; or at once when it is high time, or when another call waits for the spare row."""
+        others = any(self._is_old(other) for other in self._slots.values() if other is not call)
+        return call.paused >= PAUSE or others or call.position >= OVERDUE * self._context
 
     def _renew(self, call: Slot, renewal: Renewal) -> Iterator[None]:
         rows = np.concatenate([self._given.first, call.persona, *call.memories])
