@@ -55,12 +55,12 @@ class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
 
     call: str = ""
     greeting: str = ""
-    interruptible: bool = True
-    """Whether a caller who speaks up cuts the greeting short."""
     persona: str = ""
     seed: int | None = None
     sampling: dict[str, float] = {}
     conditions: dict[str, str] = {}
+    interruptible: bool = True
+    """Whether a caller who speaks up cuts the greeting short."""
 
 
 class EngineEvent(msgspec.Struct, frozen=True, tag_field="event", omit_defaults=True):
