@@ -25,6 +25,7 @@ from .wire import Kind
 
 QUEUE = 4  # frames a slot may wait (320 ms); what is older would only be heard as lag
 SLICE = 0.005  # seconds of opening or injection between two steps: no call misses its frame for it
+PATIENCE = 4  # turns that openings and injections wait for frames that wait: then they have waited as long as a frame
 READ = 1 << 18  # bytes a read; a full house of frames in a few reads
 
 
@@ -52,6 +53,7 @@ class Worker:
         self._dropped = 0
         self._offered = 0  # after warming up
         self._busy = False  # the core has openings or injections under way
+        self._put_off = 0  # turns without such work, as frames waited
 
     def warm_up(self) -> None:
         """Real steps, so that the first caller does not pay for compiling and paging in."""
@@ -88,8 +90,12 @@ class Worker:
             return False
         if self._due:
             self._step()
-        self._busy = self._core.work(SLICE)
         self._flush()
+        if self._due and self._put_off < PATIENCE:
+            self._put_off += 1
+        else:
+            self._put_off = 0
+            self._busy = self._core.work(SLICE)
         return True
 
     def _read(self, wait: bool) -> bool:
@@ -116,9 +122,10 @@ class Worker:
                 queue.append(Waiting(packet.payload, packet.at))
                 self._due[slot] = None
         elif packet.kind == Kind.PING:
-            if not self._slot_of and self._offer() < self._offered:
-                self._try_out()  # without calls nothing else would show that it is fast again
             self._out.append(wire.pack_struct(Kind.HEALTH, self.health()))
+            if not self._slot_of and self._offer() < self._offered:
+                self._flush()  # first the answer: this may take longer than one is waited for
+                self._try_out()  # without calls nothing else would show that it is fast again
         elif packet.kind == Kind.TELL:
             self._tell(packet.conversation, wire.decode_tell.decode(packet.payload))
 

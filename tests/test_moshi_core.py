@@ -145,7 +145,7 @@ def test_context_is_read_between_two_frames_and_leaves_what_is_under_way_untouch
     rows = told._given.context("the gate code is on the table", "silent")
     call, model = plain._slots[0], plain._model
     for row in rows:
-        model.read(call.row, call.position, row[None], 0)
+        model.read(call.row, call.position, row[None], None)
         call.position += 1
     for caller in callers:
         for _ in range(12):
@@ -247,7 +247,7 @@ def compare(core: MoshiCore, call: Any, given: NDArray[np.int64]) -> None:
     assert call.position == len(given)
     model = core._model
     fresh = core._rows[-1]
-    model.read(fresh, 0, given, call.index)
+    model.read(fresh, 0, given, call.vector)
     for cache in model._state.temporal:  # type: ignore[attr-defined]
         for stored in (cache.keys, cache.values):
             torch.testing.assert_close(
@@ -262,3 +262,117 @@ def test_a_greeting_that_may_not_be_interrupted_is_said_to_its_end() -> None:
         for _ in range(50):
             step(core, [caller])
         assert [event.id for event in caller.of(Said)] == ([] if interruptible else [0])
+
+
+class Turned:
+    """A clock that each step moves on by `step` seconds."""
+
+    def __init__(self, step: float) -> None:
+        self.step = step
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_machine_that_gets_slow_after_a_fast_time_is_noticed_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Turned(0.05)
+    core = oracle.core(LONG, slots=1, clock=clock)
+    collect = core._model.collect
+
+    def slow(pending: Any) -> Any:
+        clock.now += clock.step
+        return collect(pending)
+
+    monkeypatch.setattr(core._model, "collect", slow)
+    core.rehearse()
+    assert core.step_time(1) == pytest.approx(0.05)
+    caller = Caller(core, 0, np.zeros((340, FRAME), np.float32))
+    for frame in range(340):
+        clock.step = 0.025 if frame < 300 else 0.2
+        step(core, [caller])
+        if frame == 299:
+            assert core.step_time(1) == pytest.approx(0.05)
+    assert core.step_time(1) > 0.1
+
+
+def test_a_transcription_model_is_silent_and_says_nothing_for_us() -> None:
+    core = oracle.core("stt")
+    caller = Caller(core, 0, talk(20), greeting="hello")
+    for _ in range(20):
+        step(core, [caller])
+    assert not caller.sounds.any()
+    assert not any(event.forced for event in caller.of(Words))
+    assert {event.speaker for event in caller.of(Words)} <= {"caller"}
+    with pytest.raises(ValueError, match="does not speak"):
+        core.say(0, 1, "hello", True)
+
+
+def test_a_call_on_hold_keeps_no_other_from_being_renewed() -> None:
+    core = oracle.core("moshi", slots=2)
+    held, other = Caller(core, 0, talk(200)), Caller(core, 1, talk(200, seed=1))
+    while not (core._slots[0].renewal and core._slots[0].renewal.waiting):
+        step(core, [held])
+    for _ in range(60):
+        step(core, [other])
+        assert core._slots[1].position <= core._context
+    assert core._slots[0].renewal is None
+
+
+def test_context_given_before_the_first_frame_comes_behind_the_row_that_a_call_begins_with() -> None:
+    core = oracle.core(LONG)
+    caller = Caller(core, 0, talk(10), seed=3)
+    core.inject(0, 1, "the caller is ann", "silent", None)
+    settle(core)
+    assert core._slots[0].position == 0
+    step(core, [caller])
+    assert core._slots[0].position == 1 + len(core._slots[0].memories[0])
+    step(core, [caller])
+    assert [event.id for event in caller.of(Injected)] == [1]
+
+
+def test_a_caller_who_speaks_while_the_persona_is_read_is_greeted_all_the_same() -> None:
+    core = oracle.core(LONG)
+    core.open(0, Opening(persona="you are kind", greeting="hello and welcome"))
+    for frame in range(5):
+        core.collect(core.launch([0], talk(1, frame), [frame * FRAME]))
+    settle(core)
+    forced = []
+    for _ in range(30):
+        forced += [event for _, event in core.collect(core.launch([0], np.zeros((1, FRAME), np.float32), [0]))]
+    assert any(isinstance(event, Said) for event in forced)
+
+
+def test_a_vector_that_lasts_a_moment_is_in_nothing_that_is_read_again() -> None:
+    def keys(steered: bool) -> Any:
+        core = oracle.core(LONG)
+        caller = Caller(core, 0, talk(3), seed=3, sampling=GREEDY)
+        step(core, [caller])
+        if steered:
+            core.steer(0, np.full(256, 0.5, np.float32), 5)
+        core.inject(0, 1, "hello", "silent", None)
+        settle(core)
+        call = core._slots[0]
+        return core._model._state.temporal[0].keys[call.row, :, 1 : call.position].clone()  # type: ignore[attr-defined]
+
+    torch.testing.assert_close(keys(True), keys(False))
+
+
+def test_a_broken_number_does_not_outlive_its_call(ops: Ops) -> None:
+    core = oracle.core(LONG, slots=1, ops=ops)
+    broken = talk(2)
+    broken[0, 7], broken[1, 9] = np.nan, np.inf
+    caller = Caller(core, 0, broken, seed=1)
+    for _ in range(2):
+        step(core, [caller])
+    core.close(0)
+    again = Caller(core, 0, talk(12), seed=1)
+    for _ in range(12):
+        step(core, [again])
+    np.testing.assert_array_equal(again.sounds, alone(ops, 12, 0, seed=1))
+
+
+@pytest.mark.parametrize(("name", "value"), [("audio_top_k", 1e19), ("text_temperature", 1e39), ("audio_top_k", -1.0)])
+def test_a_sampling_beyond_all_measure_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        oracle.core("moshi").open(0, Opening(sampling={name: value}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -12,6 +12,9 @@ Json: TypeAlias = dict[str, Any]
 Kind: TypeAlias = Literal["moshi", "hibiki", "stt"]
 KINDS: tuple[Kind, ...] = ("moshi", "hibiki", "stt")
 Prompting: TypeAlias = Literal["plain", "personaplex"]
+MOST_KEPT = 1_000_000  # tokens among which one is drawn: more than any model has
+HOTTEST = 100.0  # temperature: by then all that is kept is as likely
+COLDEST = 0.001  # temperature: by then there is nothing to draw
 ROPES = {"rope": "pairs", "rope_concat": "halves", "none": ""}
 
 
@@ -139,6 +142,20 @@ class Sampling:
     audio_top_k: int = 250
     text_temperature: float = 0.7
     text_top_k: int = 25
+
+    def changed(self, asked: Mapping[str, float]) -> Sampling:
+        """With what was asked for instead; raises ValueError for what makes no sense."""
+        known = [one.name for one in fields(self)]
+        for name, value in asked.items():
+            if name not in known:
+                raise ValueError(f"sampling has no {name!r}: take {', '.join(known)}")
+            most = MOST_KEPT if "top_k" in name else HOTTEST
+            if not 0 <= value <= most:
+                raise ValueError(f"sampling {name} = {value}: take a number from 0 to {most}")
+        changes: dict[str, Any] = {
+            name: int(value) if "top_k" in name else value if value > COLDEST else 0.0 for name, value in asked.items()
+        }
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)

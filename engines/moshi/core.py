@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,9 +26,9 @@ OVERDUE = 0.95  # of the context: from here on without waiting for one
 PAUSE = 6  # padding tokens in a row (half a second) that count as the agent's pause
 SPEECH = 0.016  # RMS of a frame that counts as the caller's voice: -36 dB of full scale
 SURE = 3  # frames of voice in a row that interrupt what is said: a click or a cough is shorter
-SHORTEST_SLICE = 8  # rows read at once: fewer take as long, as the weights are read anyway
-LONGEST_SLICE = 256  # by then it is arithmetic that takes the time
-SLICE = 0.004  # seconds that one slice should take, so that several fit between two steps
+SLICES = (8, 16, 32, 64, 128, 256)  # rows read at once: fewer take as long, as the weights are read anyway
+SLICE = 0.004  # seconds that a slice may take, so that several fit between two steps
+DEARER = 2.0  # times the least slice, if that takes longer: more rows in as good as one reading of the weights
 REHEARSALS = 3  # steps of each size; the fastest counts, as others may be busy while we start
 GREETING = 0  # the id of what an opening says; those of a conversation begin at 1
 
@@ -79,6 +79,8 @@ class Slot:
     """Rows that went through `talk` since the call began."""
     renewal: Renewal | None = None
     jobs: deque[Iterator[None]] = field(default_factory=deque)
+    early: list[Iterator[None]] = field(default_factory=list)
+    """Jobs for after the first step: nothing comes before the row that a call begins with."""
 
 
 class Launched(NamedTuple):
@@ -114,7 +116,7 @@ class MoshiCore:
         self._rows = list(range(slots, -1, -1))  # free rows of keys and values
         self._busy: deque[Slot] = deque()  # those with jobs
         self._events: list[tuple[int, Event]] = []
-        self._slice = SHORTEST_SLICE  # rows read at once; found out by measuring
+        self._slice = SLICES[0]  # rows read at once; found out by measuring
         self._steps_of = list(_doubling(slots))
         self._seconds = [0.0] * len(self._steps_of)  # a step takes with so many calls of full age
         self._slower = 1.0  # than that, as of late
@@ -137,13 +139,30 @@ class MoshiCore:
                 self._model.collect(self._model.tick(pcm, np.array(places), chances, None))
                 taken.append(self._clock() - began)
             self._seconds[index] = min(taken)
+        self._slice = self._best_slice()
+
+    def _best_slice(self) -> int:
+        """The most rows that are read in `SLICE` seconds, or in little more than the fewest are."""
+        limit, best = SLICE, SLICES[0]
+        for rows in SLICES:
+            taken = []
+            for _ in range(REHEARSALS):
+                began = self._clock()
+                self._model.read(self._rows[0], 0, self._given.silent.repeat(rows, axis=0), None)
+                taken.append(self._clock() - began)
+            if rows == SLICES[0]:
+                limit = max(SLICE, DEARER * min(taken))
+            if min(taken) > limit or rows > self._context:
+                break
+            best = rows
+        return best
 
     def open(self, slot: int, opening: Opening) -> None:
-        sampling = _sampling(self._model.config.sampling, opening.sampling)
+        sampling = self._model.config.sampling.changed(opening.sampling)
         persona = self._given.prompt(opening.persona)
         vector = self._given.condition(opening.conditions)
         script = self._script()
-        if opening.greeting:
+        if opening.greeting and self._lm.own_streams:
             script.say(GREETING, opening.greeting, opening.interruptible)
         seed = secrets.randbits(64) if opening.seed is None else opening.seed
         call = Slot(slot, opening.call, self._rows.pop(), script, sampling, seed, persona, vector)
@@ -155,11 +174,17 @@ class MoshiCore:
             call.live = True
 
     def say(self, slot: int, id: int, text: str, interruptible: bool) -> None:
+        if not self._lm.own_streams:
+            raise ValueError("a transcription model does not speak")
         self._slots[slot].script.say(id, text, interruptible)
 
     def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
         call = self._slots[slot]
-        self._begin(call, self._take_in(call, id, self._given.context(context, how)))
+        job = self._take_in(call, id, self._given.context(context, how))
+        if call.steps:
+            self._begin(call, job)
+        else:
+            call.early.append(job)
 
     def steer(self, slot: int, vector: Floats, frames: int) -> None:
         """Add `vector` to what the model reads, for so many frames."""
@@ -189,13 +214,15 @@ class MoshiCore:
         calls = [self._slots[slot] for slot in slots]
         for call, frame, now in zip(calls, frames, at, strict=True):
             call.at = now
-            self._listen(call, frame)
+            if call.live:
+                self._listen(call, frame)
         here = [index for index, call in enumerate(calls) if call.live]
         due = [calls[index] for index in here]
         began = self._clock()
         pending = None
         if due:
-            pending = self._model.tick(frames[here], self._places(due), self._chances(due), self._replaced(due))
+            heard = np.nan_to_num(frames[here], posinf=1.0, neginf=-1.0)  # one NaN would never leave its slot
+            pending = self._model.tick(heard, self._places(due), self._chances(due), self._replaced(due))
         return Launched(began, due, [call for call in calls if not call.live], pending)
 
     def collect(self, pending: Launched) -> list[tuple[int, Event]]:
@@ -204,7 +231,7 @@ class MoshiCore:
         if not pending.due:
             return events
         heard = self._model.collect(pending.pending)
-        usual = self.step_time(len(pending.due)) / self._slower
+        usual = self._rehearsed(len(pending.due))
         if usual:
             self._slower += 0.05 * ((self._clock() - pending.began) / usual - self._slower)
         for index, call in enumerate(pending.due):
@@ -229,7 +256,10 @@ class MoshiCore:
         return bool(self._busy)
 
     def step_time(self, n: int) -> float:
-        return float(np.interp(n, self._steps_of, self._seconds)) * max(1.0, self._slower)
+        return self._rehearsed(n) * max(1.0, self._slower)
+
+    def _rehearsed(self, n: int) -> float:
+        return float(np.interp(n, self._steps_of, self._seconds))
 
     def _script(self) -> Script:
         config = self._model.config
@@ -287,6 +317,9 @@ class MoshiCore:
             call.talked += 1
             if not call.renewal and len(call.talk) > self._kept:
                 call.talk.popleft()
+        for job in call.early:
+            self._begin(call, job)
+        call.early.clear()
         call.steps += 1
         call.frame += 1
         call.position += 1
@@ -338,17 +371,11 @@ class MoshiCore:
         self._events.append((call.index, Injected(id)))
 
     def _read(self, call: Slot, row: int, into: Slot | Renewal, rows: Ints) -> Iterator[None]:
-        """Read rows in slices, each as long as takes `SLICE` seconds."""
+        """Read rows in slices."""
         while len(rows):
-            began = self._clock()
             part, rows = rows[: self._slice], rows[self._slice :]
-            self._model.read(row, into.position, part, call.index)
+            self._model.read(row, into.position, part, call.vector)
             into.position += len(part)
-            took = self._clock() - began
-            if took > SLICE:
-                self._slice = max(SHORTEST_SLICE, self._slice // 2)
-            elif took < SLICE / 2 and len(part) == self._slice:
-                self._slice = min(LONGEST_SLICE, self._slice * 2)
             if len(rows):
                 yield
 
@@ -362,7 +389,16 @@ class MoshiCore:
             if self._is_old(call) and not renewing and not call.jobs:
                 call.renewal = Renewal(self._rows.pop(), taken=call.talked - len(call.talk))
                 self._begin(call, self._renew(call, call.renewal))
-        elif renewal.waiting and self._may_change(call):
+            elif self._is_old(call):
+                for other in self._slots.values():  # one that waits for a pause may be on hold
+                    self._go_over(other)
+        else:
+            self._go_over(call)
+
+    def _go_over(self, call: Slot) -> None:
+        """Bring a renewal that waits to its end, if it may."""
+        renewal = call.renewal
+        if renewal and renewal.waiting and self._may_change(call):
             renewal.waiting = False
             self._begin(call, self._catch_up(call, renewal))
 
@@ -394,17 +430,6 @@ class MoshiCore:
         call.row, call.position, call.renewal = renewal.row, renewal.position, None
         while len(call.talk) > self._kept:
             call.talk.popleft()
-
-
-def _sampling(default: Sampling, asked: dict[str, float]) -> Sampling:
-    known = {one.name: one.type for one in fields(Sampling)}
-    for name, value in asked.items():
-        if name not in known:
-            raise ValueError(f"sampling has no {name!r}: take {', '.join(known)}")
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"sampling {name} = {value}: take a number from 0 up")
-    changes: dict[str, Any] = {name: int(value) if "top_k" in name else value for name, value in asked.items()}
-    return replace(default, **changes)
 
 
 def _doubling(slots: int) -> Iterator[int]:

@@ -61,8 +61,11 @@ class Model(Protocol):
 
     def collect(self, pending: Any) -> Heard: ...
 
-    def read(self, row: int, position: int, tokens: Ints, slot: int) -> None:
-        """Give rows of tokens [t, 1 + streams] to a row of keys and values, from `position` on, in one pass."""
+    def read(self, row: int, position: int, tokens: Ints, vector: Floats | None) -> None:
+        """Give rows of tokens [t, 1 + streams] to a row of keys and values, from `position` on, in one pass.
+
+        `vector` [dim] goes onto each of them.
+        """
 
     def fill(self, slot: int, tokens: Ints) -> None:
         """Let every frame that waits for its delay in this slot be `tokens` [1 + streams]."""

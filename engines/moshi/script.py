@@ -28,6 +28,7 @@ FINISH = 4  # tokens of a word that may still follow a cancel: half a word would
 
 SENTENCE_GAP = 6  # frames of padding (0.5 s) that end an utterance after a full stop
 GAP = 15  # frames of padding (1.2 s) that end it anywhere
+LONGEST = 1000  # characters of an utterance, a minute of talk: each word sends all of it again
 HISTORY = 1 << 14  # words kept with their times: over an hour of talk
 
 
@@ -83,6 +84,8 @@ class Transcript:
         self._say = say
         spelling = b"" if token in self._no_text else self._tokenizer.spell(token)
         if spelling:
+            if spelling.startswith(b" ") and len(self._told) > LONGEST and say is None:
+                events += self.finish()
             self._grow(spelling, at, end)
             return events + self._tell()
         self.quiet += 1

@@ -48,7 +48,7 @@ class TorchModel:
         if self._graphs:
             self._graphs.prepare(on_progress)
             for length in STRETCHES:
-                self.read(0, 0, np.zeros((length, 1 + self.config.lm.streams), np.int64), 0)
+                self.read(0, 0, np.zeros((length, 1 + self.config.lm.streams), np.int64), None)
 
     @property
     def memory(self) -> int:
@@ -94,14 +94,16 @@ class TorchModel:
         )
         if config.own_streams:
             sound = self._mimi.decode(step.complete[:, 1:], self._sound, slots, decoded)
+        else:
+            sound = torch.zeros_like(sound)  # it listens and does not speak
         return Ticked(step.row, step.text, step.complete, sound)
 
     @torch.no_grad()
-    def read(self, row: int, position: int, tokens: Ints, slot: int) -> None:
+    def read(self, row: int, position: int, tokens: Ints, vector: Floats | None) -> None:
         t = len(tokens)
         positions = torch.arange(position, position + t, device=self._device)
         where = Tokens(torch.full_like(positions, row), positions, t, position)
-        added = None if self._plain[slot] else self._added[slot]
+        added = None if vector is None or not vector.any() else torch.from_numpy(vector).to(self._device)
         self._lm.read(self._state, torch.from_numpy(tokens).to(self._device), where, added)
         if self._device.type == "cuda":
             torch.cuda.synchronize()
