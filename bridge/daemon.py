@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..codecs import wav
 from ..engines import hardware, registry
-from ..engines.base import Engine
+from ..engines.base import FRAME, Ended, Engine, Opening, Sound
 from ..engines.child import ChildFailed
 from . import web as routes
 from .admission import Admission
@@ -38,6 +38,7 @@ TONE_HERTZ = 440
 TONE_LEVEL = 0.1  # of full scale: heard, not startling
 TONE_FADE = 0.02  # seconds at each end, so that it does not click
 TOLD = 1.0  # seconds between looks at what the engine is at
+OPENING_SECONDS = 10.0  # for which a slot is kept to try an opening
 BACKLOG = 1024  # connections waiting to be accepted: a bridge that restarts is called by everyone at once
 
 log = logs.get()
@@ -182,12 +183,29 @@ class Daemon:
         self._stack.push_async_callback(self.engine.stop)
         try:
             await self.engine.start()
+            await self._try_openings()
         except ChildFailed as error:
             raise StartFailed(f"the engine {self.engine.name} cannot start: {error}") from None
         finally:
             if self._show:
                 self._show("")
                 self._show = None  # from here on nobody waits for it
+
+    async def _try_openings(self) -> None:
+        """See that the engine takes every greeting and persona: otherwise each call would fail of them."""
+        numbers = [entry.number for entry in self.settings.numbers]
+        for key, calls in [("calls", self.settings.calls), *((n, self.settings.for_number(n)) for n in numbers)]:
+            if not (calls.greeting or calls.persona) or not self.engine.capacity().free:
+                continue
+            opening = Opening(greeting=calls.greeting, persona=calls.persona)
+            tried = await self.engine.open(opening, self.engine.reserve(OPENING_SECONDS))
+            tried.send(np.zeros(FRAME, np.float32), 0)
+            async for event in tried:
+                if isinstance(event, Ended):
+                    raise StartFailed(f"greeting or persona of {key}: {event.reason}")
+                if isinstance(event, Sound):
+                    break
+            await tried.close()
 
     async def _watch_engine(self) -> None:
         """Say why no call can come in, whenever that changes."""

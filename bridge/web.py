@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from aiohttp import web
@@ -33,13 +33,16 @@ class PlaceCall(msgspec.Struct, forbid_unknown_fields=True):
     send_digits: str = ""
 
 
+Words: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\S")]  # not nothing
+
+
 class SayText(msgspec.Struct, forbid_unknown_fields=True):
-    text: str
+    text: Words
     interruptible: bool = True
 
 
 class InjectContext(msgspec.Struct, forbid_unknown_fields=True):
-    context: str
+    context: Words
 
 
 class PressDigits(msgspec.Struct, forbid_unknown_fields=True):

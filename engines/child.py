@@ -164,7 +164,7 @@ class Child:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), GRACE)
             else:
-                reason[0] = watch.result()
+                reason[-1] = watch.result()
         finally:
             watch.cancel()
             if self._transport:
@@ -175,7 +175,8 @@ class Child:
                 os.killpg(process.pid, signal.SIGKILL)
             code = await process.wait()
             await said
-        return f"{reason[0]} (exit status {code})"
+        *said_so, why = reason
+        return said_so[0] if said_so else f"{why} (exit status {code})"
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -201,7 +202,7 @@ class Child:
         elif packet.kind == Kind.PROGRESS:
             self.progress = packet.payload.decode()
         elif packet.kind == Kind.FAILED:
-            reason[0] = packet.payload.decode()
+            reason.insert(0, packet.payload.decode())  # in its own words
         else:
             self._owner.child_says(packet)
 

@@ -234,6 +234,9 @@ def main() -> None:
         core = _find(init.core)(slots=init.slots, progress=progress, **init.options)
         worker = Worker(sock, core, init.slots)
         worker.warm_up()
+    except (ValueError, OSError) as error:  # what was asked for cannot be had: its line says it all
+        sock.sendall(wire.pack(Kind.FAILED, payload=str(error).encode()))
+        sys.exit(1)
     except Exception as error:
         sock.sendall(wire.pack(Kind.FAILED, payload=f"{type(error).__name__}: {error}".encode()))
         raise

@@ -119,6 +119,10 @@ def slow_moshi(slots: int, progress: Progress, **options: Any) -> Core:
     return engine.core(slots, progress, **options)
 
 
+def faulty(slots: int, progress: Progress) -> Whims:
+    raise ZeroDivisionError("division by zero")
+
+
 def unloadable(slots: int, progress: Progress) -> Whims:
     raise OSError("no weights in /nowhere")
 

@@ -171,9 +171,17 @@ async def test_a_core_that_cannot_load_fails_the_start_with_its_own_words(caplog
     with pytest.raises(ChildFailed) as failed:
         async with running("unloadable"):
             pass
-    assert str(failed.value) == "OSError: no weights in /nowhere (exit status 1)"
+    assert str(failed.value) == "no weights in /nowhere"
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_core_with_a_fault_of_its_own_shows_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ChildFailed) as failed:
+        async with running("faulty"):
+            pass
+    assert str(failed.value) == "ZeroDivisionError: division by zero"
     assert "engine process: Traceback" in caplog.text
-    assert "in unloadable" in caplog.text
+    assert "in faulty" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Bridge, Dial
 from tests.cores import HERE
 from tests.kills import ORACLE, WAYS, engine_named, kill, slots_of, taken
+from voice_bridge.bridge.daemon import StartFailed
 from voice_bridge.bridge.phone import Phone
 from voice_bridge.engines import hardware, registry
 from voice_bridge.engines.base import STEP_LIMIT
@@ -75,6 +76,17 @@ async def test_a_checkpoint_that_cannot_be_used_fails_the_start_in_one_line(tmp_
     engine = HostEngine("moshi", registry.CORES["moshi"], 1, model=str(tmp_path), device="cpu")
     with pytest.raises(ChildFailed) as failed:
         await engine.start()
-    assert "ModelError" in str(failed.value)
-    assert "\n" not in str(failed.value)
+    assert str(failed.value) == f"{tmp_path} holds no model: there is neither a config.json nor any weights in it"
     await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "why"),
+    [("calls__greeting", "\u65e5\u672c", "can be said"), ("calls__persona", "you are kind " * 300, "room for 750")],
+)
+async def test_a_greeting_or_persona_that_no_call_could_begin_with_stops_the_start(
+    bridge: Bridge, setting: str, value: str, why: str
+) -> None:
+    engine = HostEngine("moshi", registry.CORES["moshi"], 1, model=str(ORACLE.parent / "quantizable"), device="cpu")
+    with pytest.raises(StartFailed, match=f"greeting or persona of calls: opening refused: .*{why}"):
+        await bridge(engine=engine, **{setting: value})

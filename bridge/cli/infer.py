@@ -29,6 +29,7 @@ from ..config import Settings
 from . import operator
 
 TAIL = 5.0  # seconds: a model answers after it was spoken to, and a transcript comes up to 2.5 s late
+LONGEST_TAIL = 600.0  # seconds
 GREEDY = {"audio_temperature": 0.0, "text_temperature": 0.0}
 CUE = re.compile(r"@(\d+(?:\.\d+)?)\s+(.*)", re.DOTALL)
 SEED_BITS = 32  # a seed that is easily copied
@@ -84,7 +85,7 @@ def infer(
     say: Says = None,
     inject: Injects = None,
     persona: Annotated[str, typer.Option(help="Who it is, read before the first frame.")] = "",
-    tail: Annotated[float, typer.Option(min=0, help="Seconds of silence behind the recording.")] = TAIL,
+    tail: Annotated[float, typer.Option(min=0, max=LONGEST_TAIL, help="Seconds of silence behind it.")] = TAIL,
     text: TextFile = None,
     tokens: Annotated[Path | None, typer.Option(help="Write each frame's tokens here, as JSON lines.")] = None,
     config: operator.Config = None,
@@ -112,14 +113,17 @@ def infer(
         sampling=GREEDY if greedy else {},
     )
     try:
+        if wav_out and wav_out.exists() and wav_out.samefile(wav_in):
+            raise ValueError(f"{wav_out} is what is to be heard: write the answer to another file")
         heard = offline.frames(wav_in, tail)[: settings.voice.max_steps or None]
+        says, injects = _cues(say, len(heard)), _cues(inject, len(heard))
         with ExitStack() as stack:
             sound = stack.enter_context(wav.Writer(wav_out, RATE, 1)) if wav_out else None
             script = _writable(stack, text) if text else sys.stdout
             began = time.perf_counter()
             name, core = _core(settings, tokens)
             outcome = Outcome(name, settings.voice.model, opening.seed or 0, time.perf_counter() - began)
-            _run(offline.talk(core, heard, opening, _cues(say), _cues(inject)), len(heard), outcome, sound)
+            _run(offline.talk(core, heard, opening, says, injects), len(heard), outcome, sound)
             if text or not as_json:
                 script.write(_subtitles(outcome) if text and text.suffix == ".srt" else _lines(outcome))
     except (registry.NoEngine, ValueError, OSError) as error:
@@ -144,7 +148,8 @@ def _core(settings: Settings, tokens: Path | None) -> tuple[str, Core]:
         tokens.write_text("")
     with Console(stderr=True).status("loading") as status:
         threads = voice.moshi.threads or machine.cores
-        return choice.name, registry.core(choice, 1, status.update, threads=threads, trace=str(tokens or ""))
+        trace = str(tokens or voice.moshi.trace or "")
+        return choice.name, registry.core(choice, 1, status.update, threads=threads, trace=trace)
 
 
 def _run(spoken: Iterator[list[Event]], frames: int, outcome: Outcome, sound: wav.Writer | None) -> None:
@@ -174,12 +179,19 @@ def _take(event: Event, outcome: Outcome, sound: wav.Writer | None) -> None:
             outcome.ended = event.reason
 
 
-def _cues(given: list[str] | None) -> list[Cue]:
-    """`TEXT`, or `@SECONDS TEXT` for later."""
+def _cues(given: list[str] | None, frames: int) -> list[Cue]:
+    """`TEXT`, or `@SECONDS TEXT` for later; raises ValueError for what cannot come about within so many frames."""
     cues = []
     for text in given or []:
         timed = CUE.fullmatch(text)
-        cues.append(Cue(ceil(float(timed[1]) / FRAME_SECONDS), timed[2]) if timed else Cue(0, text))
+        if not timed and text.startswith("@"):
+            raise ValueError(f"{text!r}: write a time as in '@3.5 One moment.'")
+        cue = Cue(ceil(float(timed[1]) / FRAME_SECONDS), timed[2]) if timed else Cue(0, text)
+        if cue.frame >= frames:
+            raise ValueError(f"{text!r} lies behind the end, at {frames * FRAME_SECONDS:.1f} s: take an earlier time")
+        if not cue.text.strip():
+            raise ValueError(f"{text!r} has no words")
+        cues.append(cue)
     return cues
 
 

@@ -338,7 +338,10 @@ class Checkpoint:
         config, raw = configs.read(folder)
         found = download.contents(folder)
         if missing := [str(path) for path in found.values() if not path.exists()]:
-            raise ModelError(f"{some(missing)} is missing: `voice-bridge download` fetches what a checkpoint lacks")
+            if len(missing) == len(found) and not raw:
+                raise ModelError(f"{folder} holds no model: there is neither a config.json nor any weights in it")
+            are = "is" if len(missing) == 1 else "are"
+            raise ModelError(f"{some(missing)} {are} missing: `voice-bridge download` fetches what a checkpoint lacks")
         files = names.files(raw, found)
         return cls(
             folder,

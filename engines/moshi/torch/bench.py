@@ -112,7 +112,7 @@ def measure(
     codec = sum(map(math.prod, mimi_tensors(model.config.mimi, model.config.lm.codebooks).values()))
     longest = model.config.lm.temporal.context
     steps, byte = [], math.inf
-    for context in (min(context, longest) for context in contexts):
+    for context in sorted({min(context, longest) for context in contexts}):
         for calls in sorted({most, *(1 << n for n in range(most.bit_length()))}):
             say(f"{calls} call{'s' * (calls > 1)}, {context} frames of context")
             runners = _runners(Stand(model, calls, context), setting.device == "cuda")

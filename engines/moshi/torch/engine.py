@@ -35,7 +35,8 @@ def core(
 ) -> MoshiCore:
     """Load `model`, a folder or a repository, and warm it up for `slots` calls. Raises `ModelError`."""
     where = _device(device)
-    torch.set_num_threads(threads or max(1, this_host().cores - 1))  # one is left to the event loop
+    cores = this_host().cores  # more threads than these wait for one another
+    torch.set_num_threads(min(threads, cores) or max(1, cores - 1))  # one is left to the event loop
     kind = _one_of("weights", weights or ("bf16" if where.type == "cuda" else "int8"), KINDS)
     dtype = DTYPES[_one_of("keys", keys or "bf16", DTYPES)]
     checkpoint = Checkpoint.open(

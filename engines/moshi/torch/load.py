@@ -138,6 +138,8 @@ def int4_groups(stored: Stored) -> tuple[Tensor, Tensor, Tensor]:
         return stored.packed.view(torch.int32), stored.scales.float(), stored.biases.float()
     words, scales, biases = [], [], []
     for chunk in chunks(stored):
+        if chunk.shape[1] % GROUP:
+            raise ModelError(f"weights = int4 wants rows of whole groups of {GROUP}, not {chunk.shape[1]}: take int8")
         groups = chunk.view(len(chunk), -1, GROUP)
         low, high = groups.aminmax(dim=-1)
         scale = ((high - low) / FIFTEEN).clamp_min(LEAST)

@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import tempfile
 import time
@@ -99,6 +100,8 @@ def _build(command: list[str], library: Path) -> None:
     """Compile into a file of its own, then rename: two processes that build at once do not meet."""
     log.warning("building the CPU kernels with %s: once, some seconds", command[0])
     began = time.perf_counter()
+    if not shutil.which(command[0]):
+        raise NotBuilt(f"no C++ compiler {command[0]!r}: install g++ and Python's headers, or set CXX")
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
@@ -110,8 +113,6 @@ def _build(command: list[str], library: Path) -> None:
                 reason = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
                 raise NotBuilt(f"{command[0]} failed: {reason.strip()}; it must be a recent g++ or clang++ (set CXX)")
             made.replace(library)
-    except FileNotFoundError:
-        raise NotBuilt(f"no C++ compiler {command[0]!r}: install g++ and Python's headers, or set CXX") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotBuilt(f"building them in {library.parent} failed: {error}") from None
     log.warning("built the CPU kernels in %.1f s: %s", time.perf_counter() - began, library)
