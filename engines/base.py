@@ -111,6 +111,12 @@ class Injected(EngineEvent, frozen=True, tag="injected"):
     id: int
 
 
+class Refused(EngineEvent, frozen=True, tag="refused"):
+    """What was asked for under this id cannot be said, or read, by this engine."""
+
+    id: int
+
+
 class Remember(EngineEvent, frozen=True, tag="remember"):
     text: str
 
@@ -135,7 +141,7 @@ class Ended(EngineEvent, frozen=True, tag="ended"):
     reason: str
 
 
-TextEvent: TypeAlias = Words | Turn | Flush | Said | Injected | Remember | HangUp | Lost | Back | Ended
+TextEvent: TypeAlias = Words | Turn | Flush | Said | Injected | Refused | Remember | HangUp | Lost | Back | Ended
 """Every event but sound: small, and carried as JSON between processes."""
 
 Event: TypeAlias = Sound | TextEvent

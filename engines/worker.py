@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from . import wire
-from .base import FRAME, Core, Ended, Opening, Sound, in_time
+from .base import FRAME, Core, Ended, Opening, Refused, Sound, in_time
 from .wire import Kind
 
 QUEUE = 4  # frames a slot may wait (320 ms); what is older would only be heard as lag
@@ -138,7 +138,7 @@ class Worker:
             return
         match tell:
             case wire.Say() | wire.Inject():
-                self._give(slot, tell)
+                self._give(conversation, slot, tell)
             case wire.Cancel(id):
                 self._core.cancel(slot, id)
             case wire.Played(at):
@@ -148,15 +148,14 @@ class Worker:
             case wire.Close():
                 self._close(conversation, slot)
 
-    def _give(self, slot: int, words: wire.Say | wire.Inject) -> None:
+    def _give(self, conversation: int, slot: int, words: wire.Say | wire.Inject) -> None:
         try:
             if isinstance(words, wire.Say):
                 self._core.say(slot, words.id, words.text, words.interruptible)
             else:
                 self._core.inject(slot, words.id, words.context, words.how, words.turn)
-        except ValueError as error:  # these words are at fault, not the core; the log must not have them
-            what = type(words).__name__.lower()
-            print(f"refused to {what} for a call: {type(error).__name__}", file=sys.stderr, flush=True)
+        except ValueError:  # these words are at fault, not the core; the error names them, and no log may have them
+            self._out.append(wire.pack_struct(Kind.EVENT, Refused(words.id), conversation))
 
     def _open(self, conversation: int, opening: Opening) -> None:
         slot = self._free.pop()
