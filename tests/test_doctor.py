@@ -228,6 +228,20 @@ def test_how_moshi_would_do_is_told_with_figures() -> None:
 
 
 @pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize(
+    ("file", "said"), [("model.safetensors", "cut short"), ("tokenizer.model", "no sentencepiece model")]
+)
+def test_a_model_that_is_damaged_is_a_problem(here: Path, file: str, said: str) -> None:
+    pytest.importorskip("safetensors")
+    shutil.copytree(ORACLE, here / "model")
+    damaged = here / "model" / file
+    damaged.write_bytes(damaged.read_bytes()[:100_000])
+    row = examined('[voice]\nmodel = "model"\nprovider = "moshi"\n')["Model"]
+    assert row.state == "problem"
+    assert said in row.text
+
+
+@pytest.mark.usefixtures("fast")
 def test_a_model_that_must_be_fetched_first_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "at_hand", lambda model: None)
     row = examined()["Model"]

@@ -14,6 +14,7 @@ import sysconfig
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from ipaddress import ip_address
@@ -237,8 +238,24 @@ def check_model(model: str, incomplete: State) -> Row:
         return Row("Moshi", "Model", "note", f"{model} is not on this disk: it must be fetched first", remedy)
     if missing:
         return Row("Moshi", "Model", incomplete, f"{model} lacks {', '.join(missing)}", remedy)
+    try:
+        with suppress(ImportError):  # another row says what is not installed
+            _open_model(folder)
+    except ModelError as error:
+        return Row("Moshi", "Model", incomplete, str(error), "Fetch it again, or correct voice.model.")
     size = sum(path.stat().st_size for path in files.values())
     return Row("Moshi", "Model", "ok", f"{model}: {size / GB:.1f} GB in {folder}")
+
+
+def _open_model(folder: Path) -> None:
+    """All that is seen of a model without reading its weights; raises `ModelError`."""
+    from ...engines.moshi.checkpoint import Checkpoint  # what these stand on is an extra
+    from ...engines.moshi.tokenizer import Tokenizer
+
+    checkpoint = Checkpoint.open(folder)
+    checkpoint.lm()
+    checkpoint.mimi()
+    Tokenizer.load(checkpoint.tokenizer)
 
 
 def check_fit(fit: Fit, slots: int) -> Iterator[Row]:
