@@ -194,10 +194,13 @@ class Daemon:
     async def _try_openings(self) -> None:
         """See that the engine takes every greeting and persona: otherwise each call would fail of them."""
         numbers = [entry.number for entry in self.settings.numbers]
+        openings: dict[tuple[str, str], str] = {}
         for key, calls in [("calls", self.settings.calls), *((n, self.settings.for_number(n)) for n in numbers)]:
-            if not (calls.greeting or calls.persona) or not self.engine.capacity().free:
+            openings.setdefault((calls.greeting, calls.persona), key)
+        for (greeting, persona), key in openings.items():
+            if not (greeting or persona) or not self.engine.capacity().free:
                 continue
-            opening = Opening(greeting=calls.greeting, persona=calls.persona)
+            opening = Opening(greeting=greeting, persona=persona)
             tried = await self.engine.open(opening, self.engine.reserve(OPENING_SECONDS))
             tried.send(np.zeros(FRAME, np.float32), 0)
             async for event in tried:

@@ -74,12 +74,12 @@ def choose(
     raise NoEngine(f"voice.provider = {provider}: unknown; take auto or {', '.join(CORES)}")
 
 
-def make(choice: Choice, slots: int = 0) -> Engine:
-    """The engine, not yet started; for `slots` calls, or as many as there is room for."""
+def make(choice: Choice) -> Engine:
+    """The engine, not yet started."""
     return HostEngine(
         choice.name,
         CORES[choice.name],
-        slots or choice.slots,
+        choice.slots,
         remedy=choice.fit.remedy if choice.fit else "take a faster machine",
         environment={"CUDA_VISIBLE_DEVICES": choice.gpu} if choice.gpu else None,
         **choice.options,

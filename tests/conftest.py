@@ -33,7 +33,7 @@ async def bridge(tmp_path: Path) -> AsyncIterator[Bridge]:
 
         async def start(*, slots: int = 10, engine: Engine | None = None, **settings: Any) -> Daemon:
             given = {"server.port": 0} | {key.replace("__", "."): value for key, value in settings.items()}
-            engine = engine or registry.make(registry.Choice("echo", ""), slots)
+            engine = engine or registry.make(registry.Choice("echo", "", slots=slots or registry.ECHO_SLOTS))
             return await stack.enter_async_context(Daemon(load(empty, given, env={}), engine))
 
         yield start

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 def make(name: str) -> Engine:
     if name == "moshi":
         pytest.importorskip("torch")
-    return registry.make(Choice(name, "the tests want it", OPTIONS.get(name, {})), SLOTS)
+    return registry.make(Choice(name, "the tests want it", OPTIONS.get(name, {}), SLOTS))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=RUNNABLE)

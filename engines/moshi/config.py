@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from ..base import FRAME
+
 Json: TypeAlias = dict[str, Any]
 Kind: TypeAlias = Literal["moshi", "hibiki", "stt"]
 KINDS: tuple[Kind, ...] = ("moshi", "hibiki", "stt")
@@ -133,7 +135,7 @@ class MimiConfig:
         hop = 1
         for ratio in self.ratios:
             hop *= ratio
-        return 1920 // hop
+        return FRAME // hop
 
 
 @dataclass(frozen=True)

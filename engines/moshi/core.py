@@ -17,7 +17,7 @@ from ..base import FRAME, RATE, Event, Injected, Opening, Sound
 from .config import Sampling
 from .model import Floats, Ints, Model, Place, noise
 from .rows import Rows
-from .script import Script, Transcript
+from .script import Script
 from .tokenizer import Tokenizer
 
 KEPT = 375  # rows (30 s) of talk that a renewed call goes on from
@@ -70,7 +70,6 @@ class Slot:
     spoken: int = 0  # frames got of Mimi
     at: int = 0  # the caller's clock at the newest frame
     voiced: int = 0  # frames of the caller's voice in a row
-    paused: int = 0  # padding tokens in a row
     steered: int = 0  # frames for which a vector is still added
     memories: list[Ints] = field(default_factory=list)
     talk: deque[Ints] = field(default_factory=deque)
@@ -239,7 +238,7 @@ class MoshiCore:
             events.append((call.index, self._sound(call, heard.sound[index])))
             lag = self._lm.max_delay * FRAME
             events += [(call.index, event) for event in call.script.took(text, call.at + lag, call.at + lag + FRAME)]
-            self._went_on(call, heard.row[index], text)
+            self._went_on(call, heard.row[index])
             if self._trace:
                 self._write(call, text, complete)
         return events
@@ -262,12 +261,10 @@ class MoshiCore:
         return float(np.interp(n, self._steps_of, self._seconds))
 
     def _script(self) -> Script:
-        config = self._model.config
-        script = Script(self._tokenizer, self._lm.padding, self._lm.end_of_padding)
+        config, no_text = self._model.config, (self._lm.padding, self._lm.end_of_padding)
         if config.kind == "stt":
-            shift = round(config.stt_delay * RATE)
-            script.transcript = Transcript(self._tokenizer, self._lm.padding, self._lm.end_of_padding, "caller", shift)
-        return script
+            return Script(self._tokenizer, *no_text, "caller", round(config.stt_delay * RATE))
+        return Script(self._tokenizer, *no_text)
 
     # The step of one call
 
@@ -311,7 +308,7 @@ class MoshiCore:
         call.spoken += ready
         return Sound(sound if ready else np.zeros(FRAME, np.float32), call.at)
 
-    def _went_on(self, call: Slot, row: Ints, text: int) -> None:
+    def _went_on(self, call: Slot, row: Ints) -> None:
         if call.steps > 0:  # the first row is the model's own or the persona's last
             call.talk.append(row)
             call.talked += 1
@@ -323,7 +320,6 @@ class MoshiCore:
         call.steps += 1
         call.frame += 1
         call.position += 1
-        call.paused = call.paused + 1 if text in (self._lm.padding, self._lm.end_of_padding) else 0
         if call.steered:
             call.steered -= 1
             if not call.steered:
@@ -408,7 +404,7 @@ class MoshiCore:
     def _may_change(self, call: Slot) -> bool:
         """In a pause; or at once when it is high time, or when another call waits for the spare row."""
         others = any(self._is_old(other) for other in self._slots.values() if other is not call)
-        return call.paused >= PAUSE or others or call.position >= OVERDUE * self._context
+        return call.script.transcript.quiet >= PAUSE or others or call.position >= OVERDUE * self._context
 
     def _renew(self, call: Slot, renewal: Renewal) -> Iterator[None]:
         rows = np.concatenate([self._given.first, call.persona, *call.memories])

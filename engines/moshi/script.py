@@ -157,8 +157,11 @@ class _Row(NamedTuple):
 class Script:
     """What one slot is made to say. Every `next` is answered by one `took`, in the same order."""
 
-    def __init__(self, tokenizer: Tokenizer, padding: int, end_of_padding: int) -> None:
-        self.transcript = Transcript(tokenizer, padding, end_of_padding)
+    def __init__(
+        self, tokenizer: Tokenizer, padding: int, end_of_padding: int, speaker: Speaker = "agent", shift: int = 0
+    ) -> None:
+        """`speaker` and `shift` are those of its transcript."""
+        self.transcript = Transcript(tokenizer, padding, end_of_padding, speaker, shift)
         self._tokenizer = tokenizer
         self._padding = padding
         self._end_of_padding = end_of_padding

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...base import FRAME
 from ..config import MimiConfig
 from .conv import Conv, Tails
 from .load import Loader
 from .plain import Tokens
 from .transformer import Caches, Transformer
 
-FRAME = 1920  # samples: 80 ms of 24 kHz
 EPSILON = 1e-5  # least use of a codebook's entry, as it was trained
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...base import FRAME
 from ..config import ModelConfig
 from ..model import Floats, Heard, Ints, Place
 from .graphs import Graphs, Launched
@@ -49,11 +50,6 @@ class TorchModel:
             self._graphs.prepare(on_progress)
             for length in STRETCHES:
                 self.read(0, 0, np.zeros((length, 1 + self.config.lm.streams), np.int64), None)
-
-    @property
-    def memory(self) -> int:
-        """Bytes of a GPU that are taken."""
-        return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else 0
 
     @torch.no_grad()
     def tick(self, pcm: Floats, places: Ints, chances: Floats, given: Ints | None) -> Ticked | Launched:
@@ -121,7 +117,7 @@ class TorchModel:
     @torch.no_grad()
     def encode(self, pcm: Floats) -> Ints:
         spare = torch.tensor([len(self._plain)], device=self._device)
-        frames = torch.from_numpy(pcm).to(self._device).view(-1, 1, 1920)
+        frames = torch.from_numpy(pcm).to(self._device).view(-1, 1, FRAME)
         codes = [
             self._mimi.encode(frame, self._sound, spare, torch.full_like(spare, index))
             for index, frame in enumerate(frames)

@@ -111,7 +111,7 @@ def load(setting: Setting, most: int) -> tuple[TorchModel, Fit]:
 
 
 def _fill(cache: Cache) -> None:
-    """Memory that was never written is not there: to read it would take no time."""
+    """Numbers as in use: zeros are no measure of anything."""
     for store in (cache.keys, cache.values):
         if store.is_floating_point():
             store.normal_()
