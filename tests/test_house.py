@@ -32,7 +32,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 STOREYS = (
     {"config"},
     {"observe"},
-    {"admission", "auth", "lines", "phone", "playout", "telephony"},
+    {"admission", "auth", "lines", "memory", "phone", "playout", "telephony"},
     {"switchboard"},
     {"call"},
     {"telephony.webhooks"},
@@ -44,7 +44,7 @@ STOREYS = (
 CODECS_ONLY = {"lines", "phone"}
 
 # What the daemon must never load: it would hold the event loop, the memory or the start.
-HEAVY = {"libsql", "matplotlib", "mlx", "moonshine_voice", "moshi", "scipy", "torch", "wordllama"}
+HEAVY = {"libsql", "matplotlib", "mlx", "moonshine_voice", "moshi", "scipy", "torch", "webrtcvad", "wordllama"}
 
 LONGEST_FILE = 450
 LONGEST_FUNCTION = 60
