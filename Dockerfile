@@ -3,8 +3,8 @@
 FROM python:3.12-slim-bookworm AS dependencies
 WORKDIR /src
 COPY pyproject.toml .
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-        > requirements.txt \
+RUN python -c "import tomllib; own = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        print(*own['dependencies'], *own['optional-dependencies']['memory'], sep='\n')" > requirements.txt \
     && pip wheel --no-cache-dir --wheel-dir /wheels -r requirements.txt
 
 FROM dependencies AS torch

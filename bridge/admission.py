@@ -21,6 +21,11 @@ NAMELESS = frozenset({"+266696687", "+7378742833", "+86282452253", "+2562533", "
 Why = Literal["busy", "draining", "caller", "number", "token", "engine"]
 
 
+def identity(caller: str) -> str:
+    """The number of a caller; empty when it is withheld, so that two who withhold theirs are not taken for one."""
+    return caller if caller.startswith("+") and caller not in NAMELESS else ""
+
+
 class Refused(Exception):
     """This call may not come in; the message is for the log."""
 
@@ -42,6 +47,11 @@ class Ticket:
     expires: float
     token: str = field(repr=False)
     live: bool = False
+
+    @property
+    def identity(self) -> str:
+        """The caller's number; empty when it is withheld."""
+        return identity(self.caller)
 
 
 class Admission:
@@ -69,9 +79,8 @@ class Admission:
             lease = self._engine.reserve(ttl)
         except Busy as busy:
             raise Refused("busy", str(busy)) from None
-        ticket = Ticket(
-            call, caller, number, direction, settings, lease, self._clock() + ttl, secrets.token_urlsafe(24)
-        )
+        expires, token = self._clock() + ttl, secrets.token_urlsafe(24)
+        ticket = Ticket(call, caller, number, direction, settings, lease, expires, token)
         self._tickets[call] = ticket
         return ticket
 
@@ -138,8 +147,7 @@ class Admission:
         if limit and sum(t.number == number for t in tickets) >= limit:
             raise Refused("number", f"max_calls = {limit} of the number is reached")
         limit = settings.max_per_caller
-        known = caller.startswith("+") and caller not in NAMELESS
-        if known and limit and sum(t.caller == caller for t in tickets) >= limit:
+        if identity(caller) and limit and sum(t.caller == caller for t in tickets) >= limit:
             raise Refused("caller", f"max_per_caller = {limit} is reached")
 
     def _waiting(self) -> list[Ticket]:

@@ -19,15 +19,15 @@ from .admission import Refused, Ticket
 from .lines.base import Digit, Heard, In, Line, Out, Played, ProtocolError, Started, Stopped
 from .observe import logs
 from .observe.metrics import CallStats
-from .observe.recording import Recording
 from .observe.records import CallRecord, measured
 from .playout import Playout
+from .reminders import Reminders
 from .switchboard import FAREWELL, End, Switchboard
+from .tape import Tape
 
 START_LIMIT = 5.0  # seconds; Twilio starts a stream within one, a stranger may hold a socket no longer
 SLOW_READER = 2.0  # seconds that one message may take to leave; the slot is worth more than a stuck peer
 LOST_LIMIT = 20.0  # seconds without an engine after which the caller is told instead of kept
-RECORDING_CLOSE = 5.0  # seconds a disk may take for the last of a recording
 CREEP = 0.001  # share of a frame's lateness that is taken for a caller's slower clock: minutes, so jitter is not
 QUIET = 64  # of 32768 (-54 dBFS): below it a frame is a pause
 
@@ -59,10 +59,8 @@ class Call:
         self._now = loop.time
         self._wire = wire
         self._conversation: Conversation
-        self._recording: Recording | None = None
-        self.recording_path: str | None = None
-        self._recorded_to = 0  # where the agent's sound ends in it, on the caller's clock
-        self._recorded_breaks = 0  # of the playout, when that was looked up
+        self._reminders: Reminders
+        self._tape: Tape
         self._asked: deque[tuple[int, float]] = deque()  # frames without a reply: their clock, when handed over
         self._mouth = float("inf")  # when the caller spoke sample 0, by the loop's clock
         self._active_at = self.began
@@ -162,11 +160,18 @@ class Call:
             greeting=settings.greeting,
             interruptible=settings.interruptible,
             persona=settings.persona,
+            share=self.board.settings.memory.share,
         )
-        self._conversation = await self.board.engine.open(opening, ticket.lease)
-        if settings.record:
-            self.recording_path = str(settings.recordings / f"{_file_name(self.id)}.wav")
-            self._recording = Recording(self.recording_path, self.line.rate, on_error=self._recording_failed)
+        mind = self.board.mind
+        self._reminders = Reminders(mind, settings, self.id, ticket.identity, self.line.rate, self.log)
+        try:
+            self._conversation = await self.board.engine.open(await self._reminders.begin(opening), ticket.lease)
+        except BaseException:
+            self._reminders.close()
+            raise
+        self._reminders.attach(self._conversation)
+        folder = settings.recordings if settings.record else None
+        self._tape = Tape(folder, self.id, self.line.rate, self.playout, self.log)
         self.log.info("call started", caller=ticket.caller, number=ticket.number, direction=ticket.direction)
 
     async def _listen(self) -> None:
@@ -207,10 +212,10 @@ class Call:
         self._mouth = mouth if mouth < self._mouth else self._mouth + (mouth - self._mouth) * CREEP
         self._asked.append((heard.at, now))
         self._conversation.send(heard.frame, heard.at)
+        self._reminders.hear(heard.pcm, heard.at)
         if np.maximum.reduce(heard.pcm) > QUIET:
             self._active_at = now
-        if self._recording:
-            self._recording.caller(heard.pcm, heard.at * self.line.rate // RATE)
+        self._tape.caller(heard.pcm, heard.at)
 
     def _played(self, position: int) -> None:
         now = self._now()
@@ -227,6 +232,8 @@ class Call:
             self.end(End.DIGIT)
         elif action == "transfer":
             self.transfer(number)
+        elif action == "forget":
+            self._reminders.forget()
         else:
             self._conversation.digit(digit)
 
@@ -267,22 +274,23 @@ class Call:
         self.stats.lead.observe(self.playout.lead(now))
         plan = self.playout.plan(now, len(pcm), silent, answers)
         if plan.clear:
-            self._void_recording(now)
+            self._tape.void_agent(now, self._origin)
             await self._send(self.line.flush())
         if plan.cut:
             pcm = pcm[plan.cut :]
         if plan.pad:
             pcm = np.concatenate((np.zeros(plan.pad, np.int16), pcm))
         if len(pcm):
-            self._record_agent(pcm, now)
+            self._tape.agent(pcm, now, self._origin)
             await self._send(self.line.sound(pcm))
         if plan.mark is not None:
             await self._send(self.line.mark(plan.mark))
 
     async def _note(self, event: engines.TextEvent) -> None:
+        self._reminders.note(event)
         match event:
             case engines.Flush():
-                self._void_recording(self._now())
+                self._tape.void_agent(self._now(), self._origin)
                 self.playout.clear()
                 await self._send(self.line.flush())
             case engines.Lost(back_in):
@@ -334,11 +342,12 @@ class Call:
         """Give the slot back first, then say goodbye, then write it down."""
         board = self.board
         try:
+            self._reminders.close()
             await self._conversation.close()
             board.admission.leave(self.ticket, f"{end}:{self.transfer_to}" if self.transfer_to else end)
             await self._say_goodbye(end)
             await self._wire.close(1000, end)
-            await self._end_recording()
+            await self._tape.close()
             self._account(end)
         finally:
             del board.calls[self.id]
@@ -352,14 +361,6 @@ class Call:
                     await self.board.farewell(self)
             except TimeoutError:
                 self.log.warning("the carrier did not end the call in time; closing the stream", end=end)
-
-    async def _end_recording(self) -> None:
-        if self._recording:
-            try:
-                async with asyncio.timeout(RECORDING_CLOSE):
-                    await self._recording.close()
-            except TimeoutError:
-                self.log.warning("the disk is slow; the recording is finished behind the call")
 
     def _account(self, end: End) -> None:
         self._count()
@@ -387,7 +388,7 @@ class Call:
             started=self.started,
             seconds=round(self.seconds, 3),
             end=end,
-            recording=self.recording_path,
+            recording=self._tape.path,
             **measured(self.stats),
         )
 
@@ -399,25 +400,10 @@ class Call:
             await self._wire.send(out)
             self._sending_since = None
 
-    def _on_callers_clock(self, when: float) -> int:
-        mouth = self._mouth if self._mouth < float("inf") else self.began
-        return max(0, round((when - mouth) * self.line.rate))
-
-    def _record_agent(self, pcm: NDArray[np.int16], now: float) -> None:
-        """Lay our sound where the caller hears it; in one piece, but for a gap that the caller heard too."""
-        if self._recording:
-            if self._recorded_breaks != self.playout.breaks:
-                self._recorded_breaks = self.playout.breaks
-                self._recorded_to = max(0, self._on_callers_clock(now + self.playout.lead(now)) - len(pcm))
-            self._recording.agent(pcm, self._recorded_to)
-            self._recorded_to += len(pcm)
-
-    def _void_recording(self, now: float) -> None:
-        if self._recording:
-            self._recording.void_agent(self._on_callers_clock(now))
-
-    def _recording_failed(self, error: Exception) -> None:
-        self.log.error("recording stopped, the call goes on", error=str(error))
+    @property
+    def _origin(self) -> float:
+        """When the caller spoke sample 0, by the loop's clock."""
+        return self._mouth if self._mouth < float("inf") else self.began
 
     def _fault(self) -> None:
         self.log.exception("a fault of ours ended the call")
@@ -439,9 +425,5 @@ class Call:
             "mouth_to_ear_ms": round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
             "frames": stats.frames,
             "underruns": self.playout.underruns,
+            "memories": self._reminders.given,
         }
-
-
-def _file_name(call: str) -> str:
-    """A peer's own name for its call, made harmless."""
-    return "".join(c if c.isascii() and c.isalnum() else "_" for c in call)[:64]

@@ -25,6 +25,8 @@ from .admission import Admission
 from .call import Call
 from .config import Settings
 from .lines import twilio
+from .memory import begin
+from .memory.client import Mind
 from .observe import logs
 from .observe.metrics import Metrics
 from .observe.records import Records
@@ -39,6 +41,7 @@ TONE_LEVEL = 0.1  # of full scale: heard, not startling
 TONE_FADE = 0.02  # seconds at each end, so that it does not click
 TOLD = 1.0  # seconds between looks at what the engine is at
 OPENING_SECONDS = 10.0  # for which a slot is kept to try an opening
+SOMEBODY = "Anna"  # in a greeting that is tried
 BACKLOG = 1024  # connections waiting to be accepted: a bridge that restarts is called by everyone at once
 
 log = logs.get()
@@ -51,9 +54,16 @@ class StartFailed(Exception):
 class Daemon:
     """The bridge in one process. `async with` starts it; `run` serves until a signal."""
 
-    def __init__(self, settings: Settings, engine: Engine, show: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        show: Callable[[str], None] | None = None,
+        mind: Mind | None = None,
+    ) -> None:
         """`show` is given what the engine is at while it loads; without it that is logged."""
         self._show = show
+        self._mind = mind
         self.settings = settings
         self.engine = engine
         self.port = 0
@@ -76,6 +86,9 @@ class Daemon:
     async def __aenter__(self) -> Daemon:
         try:
             await self._open_port()
+            if self._mind:
+                self._stack.push_async_callback(self._mind.stop)
+                self._mind.start()
             await self._start_engine()
         except BaseException:
             await self._stack.aclose()
@@ -117,6 +130,7 @@ class Daemon:
         self.board = Switchboard(
             settings=settings,
             engine=self.engine,
+            mind=self._mind,
             admission=Admission(self.engine, settings, loop.time),
             metrics=metrics,
             records=self._open_records(),
@@ -129,6 +143,13 @@ class Daemon:
         metrics.slots = lambda: msgspec.structs.asdict(self.engine.capacity())
         metrics.step_seconds = lambda: self.engine.step_seconds
         metrics.engine_dropped = lambda: self.engine.dropped
+        if mind := self._mind:
+            metrics.memory_ready = lambda: mind.ready
+            metrics.memory_restarts = lambda: mind.restarts
+            metrics.memory_written = lambda: mind.written
+            metrics.memory_errors = lambda: mind.errors
+            metrics.memory_dropped = lambda: mind.dropped
+            metrics.reminders = lambda: mind.counts
         for work in (metrics.watch_loop(), self.board.admission.reap(), self.board.watch(), self._watch_engine()):
             self._stack.callback(asyncio.create_task(work).cancel)
         await self._serve(routes.main_app(self.board, self._rest, self.base), listener)
@@ -197,6 +218,7 @@ class Daemon:
         openings: dict[tuple[str, str], str] = {}
         for key, calls in [("calls", self.settings.calls), *((n, self.settings.for_number(n)) for n in numbers)]:
             openings.setdefault((calls.greeting, calls.persona), key)
+            openings.setdefault((calls.greeting_known.replace("{name}", SOMEBODY), calls.persona), key)
         for (greeting, persona), key in openings.items():
             if not (greeting or persona) or not self.engine.capacity().free:
                 continue
@@ -262,6 +284,25 @@ def _end_quietly_while_starting() -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
+def _mind(settings: Settings, machine: hardware.Machine, choice: registry.Choice) -> Mind | None:
+    """What remembers callers, or None where that is off or not installed."""
+    memory = settings.memory
+    if memory.enabled == "off":
+        return None
+    if lacks := begin.missing(memory):
+        why = f"{', '.join(lacks)} not installed: `make setup`, or pip install 'voice-bridge[memory]'"
+        if memory.enabled == "on":
+            raise StartFailed(f"memory.enabled = on: {why}")
+        log.info("nothing is remembered", because=why)
+        return None
+    try:
+        mind = Mind(begin.init(memory, machine, choice))
+    except begin.NoModel as error:
+        raise StartFailed(str(error)) from None
+    log.info("callers are remembered", store=memory.store, days=memory.retention_days, ear=memory.ear)
+    return mind
+
+
 async def serve(
     settings: Settings, on_ready: Callable[[Daemon], None], show: Callable[[str], None] | None = None
 ) -> None:
@@ -276,6 +317,7 @@ async def serve(
         log.warning(note)
     log.info("engine chosen", engine=choice.name, because=choice.reason)
     engine = registry.make(choice)
-    async with Daemon(settings, engine, show) as daemon:
+    mind = _mind(settings, machine, choice)
+    async with Daemon(settings, engine, show, mind) as daemon:
         await daemon.run(lambda: on_ready(daemon))
     log.info("stopped")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..engines.base import Engine
 from .admission import Admission
 from .config import Settings
+from .memory.client import Mind
 from .observe.metrics import Metrics
 from .observe.records import Records
 
@@ -61,6 +62,8 @@ class Switchboard:
 
     settings: Settings
     engine: Engine
+    mind: Mind | None
+    """What remembers callers; None when memory is off."""
     admission: Admission
     metrics: Metrics
     records: Records | None

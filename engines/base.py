@@ -59,8 +59,12 @@ class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
     seed: int | None = None
     sampling: dict[str, float] = {}
     conditions: dict[str, str] = {}
+    known: str = ""
+    """What is known of the caller, given to the model behind the persona; left out where it has no room."""
     interruptible: bool = True
     """Whether a caller who speaks up cuts the greeting short."""
+    share: float = 0.25
+    """How much of the model's context may be given to it in the call, persona apart; what goes beyond is refused."""
 
 
 class EngineEvent(msgspec.Struct, frozen=True, tag_field="event", omit_defaults=True):

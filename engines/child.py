@@ -57,7 +57,8 @@ class _Link(asyncio.Protocol):
 
 
 class Child:
-    def __init__(self, init: wire.Init, owner: Owner, module: str = "voice_bridge.engines.worker") -> None:
+    def __init__(self, init: bytes, owner: Owner, module: str, name: str = "engine", silence: float = SILENCE) -> None:
+        """`init` is the first message it is sent; `silence` is how many seconds it may leave a ping unanswered."""
         self.restarts = 0
         self.pid = 0
         self.health: wire.Health | None = None
@@ -69,6 +70,8 @@ class Child:
         self._init = init
         self._owner = owner
         self._module = module
+        self._name = name
+        self._silence = silence
         self._transport: asyncio.Transport | None = None
         self._first: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -96,10 +99,11 @@ class Child:
         return self._transport is not None and self._transport.get_write_buffer_size() > BUFFER
 
     def send(self, data: bytes) -> bool:
-        """Hand bytes over without waiting; False when the child is not up."""
+        """Hand bytes over without waiting, behind what was gathered; False when the child is not up."""
         if self.health is None or self._transport is None or self._transport.is_closing():
             return False
-        self._transport.write(data)
+        self._transport.write(b"".join((*self._gathered, data)))
+        self._gathered.clear()
         return True
 
     def gather(self, data: bytes) -> bool:
@@ -112,8 +116,9 @@ class Child:
         return True
 
     def _send_gathered(self) -> None:
-        self.send(b"".join(self._gathered))
-        self._gathered.clear()
+        if self._gathered:  # and not sent along with something else
+            self.send(b"")
+            self._gathered.clear()
 
     async def _supervise(self) -> None:
         loop = asyncio.get_running_loop()
@@ -133,7 +138,7 @@ class Child:
             failures = 0 if loop.time() - self._up_at > HEALTHY else failures
             wait = BACK_OFF[min(failures, len(BACK_OFF) - 1)]
             failures += 1
-            log.error("engine process lost: %s; starting it again in %.1f s", reason, wait)
+            log.error("%s process lost: %s; starting it again in %.1f s", self._name, reason, wait)
             if was_up:
                 self._owner.child_down(wait)
             await asyncio.sleep(wait)
@@ -158,7 +163,7 @@ class Child:
             loop = asyncio.get_running_loop()
             link = _Link(lambda packet: self._packet(packet, reason))
             self._transport, _ = await loop.create_connection(lambda: link, sock=ours)
-            self._transport.write(wire.pack_struct(Kind.INIT, self._init))
+            self._transport.write(self._init)
             await asyncio.wait({watch, link.closed}, return_when=asyncio.FIRST_COMPLETED)
             if link.closed.done():
                 with contextlib.suppress(TimeoutError):
@@ -213,7 +218,7 @@ class Child:
             await asyncio.sleep(PING)
             if self.health is None:  # loading takes as long as it takes
                 continue
-            limit = max(SILENCE, SLOW_STEPS * self.health.step_seconds)
+            limit = max(self._silence, SLOW_STEPS * self.health.step_seconds)
             if self._silent * PING >= limit:
                 return f"it has not answered for {limit:.1f} s"
             self._silent += 1
@@ -228,4 +233,4 @@ class Child:
                 continue
             if not line:
                 return
-            log.warning("engine process: %s", line.decode(errors="replace").rstrip())
+            log.warning("%s process: %s", self._name, line.decode(errors="replace").rstrip())

@@ -33,6 +33,7 @@ from .wire import Kind, Packet
 
 FEW = 16  # calls for which each frame goes at once; for more, gathering saves a quarter of the daemon's time
 LOSSES = 3  # engines in a row that a conversation may lose without a sound between: it may be what kills them
+WORKER = "voice_bridge.engines.worker"
 QUEUE = 4  # frames of sound that may wait for a line that does not take them (320 ms); the oldest goes
 
 
@@ -162,7 +163,8 @@ class HostEngine:
     ) -> None:
         """`remedy` is what to do when steps are too slow for one call; `environment` is set in the process."""
         self.name = name
-        self.child = Child(wire.Init(core, options, slots, environment or {}), self)
+        init = wire.Init(core, options, slots, environment or {})
+        self.child = Child(wire.pack_struct(Kind.INIT, init), self, WORKER)
         self._remedy = remedy
         self.leases: set[HostLease] = set()
         self.conversations: dict[int, HostConversation] = {}

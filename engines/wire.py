@@ -5,17 +5,21 @@ Frames and sound are raw float32; everything else is JSON.
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from .base import EngineEvent, Opening, TextEvent
+from .base import Opening, TextEvent
 
 HEADER = struct.Struct("<IIqq")  # payload bytes, kind, conversation, samples of the caller's clock
 LIMIT = 1 << 24  # bytes; a longer message means that the stream is out of step
+
+
+Message = TypeVar("Message", bound=msgspec.Struct)
 
 
 class Kind(IntEnum):
@@ -99,8 +103,14 @@ def pack(kind: Kind, conversation: int = 0, at: int = 0, payload: bytes | memory
     return HEADER.pack(len(payload), kind, conversation, at) + payload
 
 
-def pack_struct(kind: Kind, value: Tell | EngineEvent | Init | Health, conversation: int = 0) -> bytes:
+def pack_struct(kind: Kind, value: msgspec.Struct, conversation: int = 0) -> bytes:
     return pack(kind, conversation, 0, encode(value))
+
+
+def first(sock: socket.socket, kind: type[Message]) -> Message:
+    """The first message to a process of ours; waits for it."""
+    length = HEADER.unpack(sock.recv(HEADER.size, socket.MSG_WAITALL))[0]
+    return msgspec.json.decode(sock.recv(length, socket.MSG_WAITALL), type=kind)
 
 
 class Packet(NamedTuple):

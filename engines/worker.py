@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from . import wire
@@ -207,12 +206,6 @@ class Worker:
             self._out.clear()
 
 
-def _first_message(sock: socket.socket) -> wire.Init:
-    head = sock.recv(wire.HEADER.size, socket.MSG_WAITALL)
-    length = wire.HEADER.unpack(head)[0]
-    return msgspec.json.decode(sock.recv(length, socket.MSG_WAITALL), type=wire.Init)
-
-
 def _find(core: str) -> Callable[..., Core]:
     """The function that makes the core: `module:function`, or `path/to/file.py:function`."""
     place, _, function = core.rpartition(":")
@@ -223,7 +216,7 @@ def _find(core: str) -> Callable[..., Core]:
 
 def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
-    init = _first_message(sock)
+    init = wire.first(sock, wire.Init)
     os.environ.update(init.environment)
 
     def progress(text: str) -> None:

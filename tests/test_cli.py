@@ -46,6 +46,7 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("VOICE_BRIDGE_VOICE__PROVIDER", "echo")  # also on a machine on which auto takes Moshi
+    monkeypatch.setenv("VOICE_BRIDGE_MEMORY__ENABLED", "off")  # where a test wants it, it says so
 
 
 @pytest.fixture

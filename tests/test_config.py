@@ -188,7 +188,7 @@ MISTAKES = [
     ('[calls.digits]\nx = "pass"', 'calls.digits.x = "x": must be one key of a telephone: 0 to 9, * or #'),
     (
         '[calls.digits]\n"1" = "transfer:123"',
-        'calls.digits.1 = "transfer:123": must be "hangup", "pass" or "transfer:+15551234567"',
+        'calls.digits.1 = "transfer:123": must be "hangup", "forget", "pass" or "transfer:+15551234567"',
     ),
     (
         '[twilio]\naccount_sid = "SK12"',

@@ -1,5 +1,6 @@
 """What `voice-bridge doctor` finds, says and exits with, over real configurations, sockets and folders."""
 
+import asyncio
 import io
 import json
 import os
@@ -7,6 +8,7 @@ import platform
 import shutil
 import socket
 import sys
+import time
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +19,8 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from tests.llm_server import MODEL, LlmServer
 from voice_bridge.bridge.cli.doctor import (
-    Row,
     check_address,
     check_folder,
     check_machine,
@@ -28,12 +30,17 @@ from voice_bridge.bridge.cli.doctor import (
     examine,
     show,
 )
+from voice_bridge.bridge.cli.finding import Row
+from voice_bridge.bridge.memory import begin
+from voice_bridge.bridge.memory.kinds import Memory
+from voice_bridge.bridge.memory.store import Store
 from voice_bridge.engines import hardware, registry
 from voice_bridge.engines.hardware import GIB, LEVELS, Machine
 
 SID = "AC" + "0123456789abcdef" * 2
 TOKEN = "the-auth-token-that-nobody-may-see"
 SECRET = "the-signing-secret-that-nobody-may-see"
+SOON = 10.0  # seconds in which a look at everything is done, on a busy machine too
 H200 = Machine(
     "nvidia", "NVIDIA H200", 140 * GIB, 130 * GIB, 4.8e12, tier=5, api=False, cores=16, host_memory=128 * GIB
 )
@@ -46,7 +53,7 @@ app.command()(doctor)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and no setting of the shell's but a port that is always free."""
     for name in os.environ:
-        if name.startswith(("VOICE_BRIDGE_", "TWILIO_")):
+        if name.startswith(("VOICE_BRIDGE_", "TWILIO_", "OPENAI_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("VOICE_BRIDGE_SERVER__PORT", "0")
     monkeypatch.chdir(tmp_path)
@@ -369,6 +376,155 @@ def test_the_table_fits_a_narrow_terminal() -> None:
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert paper.getvalue().count("x") >= 200
+
+
+# Memory
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that memory needs."""
+    monkeypatch.setattr(begin, "missing", lambda memory: [])
+
+
+def remembered(text: str = "") -> dict[str, Row]:
+    """The findings on memory by name, with the test line as the engine."""
+    rows = examine(configured(f'[voice]\nprovider = "echo"\n{text}'))[1]
+    return {row.name: row for row in rows if row.group == "Memory"}
+
+
+def test_memory_that_is_off_is_told_in_one_line() -> None:
+    [row] = remembered('[memory]\nenabled = "off"\n').values()
+    assert (row.state, row.text) == ("ok", "nothing is remembered: memory.enabled = off")
+
+
+@pytest.mark.parametrize(("enabled", "state"), [("auto", "note"), ("on", "problem")])
+def test_what_memory_lacks_is_named(monkeypatch: pytest.MonkeyPatch, enabled: str, state: str) -> None:
+    monkeypatch.setattr(begin, "find_spec", lambda name: None)
+    [row] = remembered(f'[memory]\nenabled = "{enabled}"\near = "kyutai"\n').values()
+    assert row.state == state
+    assert "libsql, torch, safetensors, sentencepiece, wordllama not installed" in row.text
+    assert "pip install 'voice-bridge[memory,torch]'" in row.remedy
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_memory_that_is_not_there_yet_is_not_made_by_looking(here: Path) -> None:
+    rows = remembered('[memory]\nstore = "sub/calls.db"\n')
+    assert {row.state for row in rows.values()} == {"ok"}
+    assert rows["Callers"].text == "remembered for 365 days"
+    assert rows["Store"].text.startswith("sub/calls.db: none yet, the first call makes it, in the clear")
+    assert "sub/calls.db.key, which the first start makes" in rows["Key"].text
+    assert [path.name for path in here.iterdir()] == ["bridge.toml"]
+
+
+@pytest.mark.usefixtures("installed")
+def test_what_is_remembered_is_counted(here: Path) -> None:
+    pytest.importorskip("libsql")
+    store = Store.open("memory.db")
+    store.set_embedder("wordllama", 256)
+    store.add([(Memory(id, f"n-{id % 2}", "I am here.", 1.0), None) for id in range(3)])
+    store.close()
+    rows = remembered("[memory]\nretention_days = 0\n")
+    assert rows["Callers"].text.startswith("remembered for ever")
+    assert rows["Store"].text.startswith("memory.db: 3 memories of 2 callers, ")
+    assert rows["Store"].text.endswith("in the clear: memory.encryption is not set")
+    assert (rows["Key"].state, "memory.db.key is not there" in rows["Key"].text) == ("note", True)
+    assert rows["Embedder"].text.endswith("vectors for 3 memories without one")
+    (here / "memory.db.key").write_text("k" * 32)
+    assert remembered()["Key"].state == "ok"
+    (here / "memory.db.key").write_text("k")
+    assert "is too short" in remembered()["Key"].text
+
+
+@pytest.mark.usefixtures("installed")
+def test_another_embedder_is_noted_with_what_it_costs() -> None:
+    pytest.importorskip("libsql")
+    store = Store.open("memory.db")
+    store.set_embedder("sentence-transformers:other", 384)
+    store.add([(Memory(7, "n-7", "I am here.", 1.0), None)])
+    store.close()
+    row = remembered()["Embedder"]
+    assert row.state == "note"
+    assert row.text.endswith("have vectors of sentence-transformers:other; those of all 1 are made anew")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_memory_that_fails_is_noted_and_the_bridge_starts(here: Path) -> None:
+    pytest.importorskip("libsql")
+    (here / "file").write_text("no database, and no folder: " * 1000)
+    for store in ("file", "file/memory.db"):
+        row = remembered(f'[memory]\nenabled = "on"\nstore = "{store}"\n')["Store"]
+        assert (row.state, store in row.text) == ("note", True)
+        assert "memory.store" in row.remedy
+    assert run("--config", "bridge.toml").exit_code == 0
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_server_that_cannot_be_reached_is_noted_soon(unused_port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port in (unused_port, silent.getsockname()[1]):
+            began = time.monotonic()
+            shared = f'store = "http://127.0.0.1:{port}"\nkey = "{SECRET}"\ntoken = "{TOKEN}"\n'
+            rows = remembered(f"[memory]\n{shared}")
+            assert (rows["Store"].state, str(port) in rows["Store"].text) == ("note", True)
+            assert (rows["Key"].state, "memory.key" in rows["Key"].text) == ("ok", True)
+            assert time.monotonic() - began < SOON
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_ear_that_is_off_or_lacks_its_model_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert remembered('[memory]\near = "off"\n')["Ear"].state == "note"
+    row = remembered('[memory]\near = "kyutai"\near_model = "nowhere/stt"\n')["Ear"]
+    assert row.state == "note"
+    monkeypatch.setattr(registry, "at_hand", lambda model: None)
+    assert (
+        "voice-bridge download nowhere/stt"
+        in remembered('[memory]\near = "kyutai"\near_model = "nowhere/stt"\n')["Ear"].remedy
+    )
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_language_model_of_this_machines_level_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "detect", lambda api=False: H200)
+    rows = remembered()
+    assert rows["Thinker"].text == "rules; no language model is asked"
+    assert rows["LLM"].text.startswith("level 5 (a GPU of 60 GB or more): Qwen2.5-72B Q6_K takes ")
+    assert "ollama pull qwen2.5:72b-instruct-q6_K" in rows["LLM"].remedy
+    monkeypatch.setattr(hardware, "detect", lambda api=False: FREE)
+    assert "an API" in remembered()["LLM"].remedy
+
+
+LLM = '[memory]\nthinker = "llm"\n[memory.llm]\nurl = "{}"\nmodel = "{}"\nseconds = 7\n'
+
+
+@pytest.mark.usefixtures("installed")
+async def test_an_endpoint_is_asked_whether_it_has_the_model() -> None:
+    async with LlmServer() as server:
+        row = (await asyncio.to_thread(remembered, LLM.format(server.url, MODEL)))["LLM"]
+        assert (row.state, row.remedy) == ("ok", "")
+        assert row.text.startswith(f"{MODEL} at {server.url}: memory.llm.model names it")
+        assert row.text.endswith("an answer 7 s")
+        both = LLM.format(server.url, "other") + f'[memory.fallback]\nurl = "{server.url}"\nmodel = "more"\n'
+        rows = await asyncio.to_thread(remembered, both)
+    assert [(rows[name].state, MODEL in rows[name].remedy) for name in ("LLM", "Fallback")] == [("note", True)] * 2
+    assert "set memory.fallback.model" in rows["Fallback"].remedy.lower()
+    assert server.requests == []
+
+
+@pytest.mark.usefixtures("installed")
+def test_endpoints_that_do_not_answer_are_noted(unused_port: int) -> None:
+    url = f"http://127.0.0.1:{unused_port}/v1"
+    rows = remembered(LLM.format(url, MODEL).replace("[memory]", f'[memory]\nembedder = "{url}#small"'))
+    assert (rows["LLM"].state, "which does not answer" in rows["LLM"].text) == ("note", True)
+    assert (rows["Embedder"].state, url in rows["Embedder"].text) == ("note", True)
+    assert "memory.llm.url" in rows["LLM"].remedy
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_model_that_nobody_names_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "detect", lambda api=False: FREE)
+    row = remembered(LLM.format("http://127.0.0.1:1/v1", ""))["Thinker"]
+    assert (row.state, "memory.llm.model" in row.text) == ("problem", True)
 
 
 def test_help_shows_examples() -> None:

@@ -33,7 +33,7 @@ STOREYS = (
     {"config"},
     {"observe"},
     {"admission", "auth", "lines", "memory", "phone", "playout", "telephony"},
-    {"switchboard"},
+    {"reminders", "switchboard", "tape"},
     {"call"},
     {"telephony.webhooks"},
     {"web"},

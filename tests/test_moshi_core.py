@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file  # noqa: E402
+
 from tests import oracle  # noqa: E402
 from tests.oracle import BACKENDS, talk  # noqa: E402
 from voice_bridge.engines.base import FRAME, Event, Injected, Opening, Said, Sound, Words  # noqa: E402
-from voice_bridge.engines.moshi.core import MoshiCore  # noqa: E402
+from voice_bridge.engines.moshi.core import ADDED, MoshiCore  # noqa: E402
 from voice_bridge.engines.moshi.torch.load import Ops  # noqa: E402
 
 LONG = "quantizable"  # its context is 3000 frames; the others renew a call every second
@@ -142,7 +144,7 @@ def test_context_is_read_between_two_frames_and_leaves_what_is_under_way_untouch
             step(caller.core, [caller])
     told.inject(0, 7, "the gate code is on the table", "silent", None)
     settle(told)
-    rows = told._given.context("the gate code is on the table", "silent")
+    rows = told._given.context("the gate code is on the table", "silent", 100)
     call, model = plain._slots[0], plain._model
     for row in rows:
         model.read(call.row, call.position, row[None], None)
@@ -173,6 +175,21 @@ def test_a_persona_is_known_before_the_first_frame() -> None:
     assert not np.allclose(caller.sounds[2:], alone_in(LONG, BACKENDS["plain"], 12)[2:], atol=1e-3)
 
 
+def test_what_is_known_of_the_caller_is_read_behind_the_persona_before_the_first_frame() -> None:
+    core = oracle.core(LONG)
+    caller = Caller(core, 0, talk(12), persona="you are kind", known=GATE, seed=3, sampling=GREEDY)
+    rows = [core._given.prompt("you are kind"), core._given.context(GATE, "remembered", 100)]
+    np.testing.assert_array_equal(core._slots[0].persona, np.concatenate(rows))
+    step(core, [caller])
+    assert core._slots[0].position == 1 + sum(map(len, rows))
+
+
+def test_what_is_known_of_the_caller_is_left_out_where_it_has_no_room() -> None:
+    core = oracle.core("moshi")  # of a context of 16, a fourth
+    core.open(0, Opening(known="the gate code is on the table, and the key is under the mat"))
+    assert len(core._slots[0].persona) == 0
+
+
 def test_a_call_whose_persona_is_not_read_yet_hears_silence_and_is_answered_frame_by_frame() -> None:
     core = oracle.core(LONG)
     core.open(0, Opening(persona="you are kind"))
@@ -181,20 +198,123 @@ def test_a_call_whose_persona_is_not_read_yet_hears_silence_and_is_answered_fram
     assert not events[0][1].pcm.any()  # type: ignore[union-attr]
 
 
-def test_a_vector_on_the_input_lasts_as_long_as_was_asked() -> None:
-    def heard(frames: int) -> NDArray[np.float32]:
-        core = oracle.core("moshi")
-        caller = Caller(core, 0, talk(40), seed=3, sampling=GREEDY)
-        for frame in range(40):
-            if frame == 5 and frames:
-                core.steer(0, np.full(64, 0.5, np.float32), frames)
-            step(core, [caller])
-        assert core._model._plain[0]  # type: ignore[attr-defined]
-        return caller.sounds
+GATE = "the gate code is on the table"
 
-    untouched, short = heard(0), heard(4)
-    assert np.array_equal(untouched[:5], short[:5])
-    assert not np.allclose(untouched[5:12], short[5:12], atol=1e-3)
+
+def meaning(core: MoshiCore, name: str, text: str) -> NDArray[np.float32]:
+    """What the checkpoint's own table has for the tokens of a text, as their mean."""
+    table = load_file(oracle.FOLDER / name / "model.safetensors")["text_emb.weight"]
+    return np.asarray(table[core._tokenizer.encode(text)].mean(0).numpy())
+
+
+def test_words_added_to_the_input_are_their_mean_embedding_for_a_while(ops: Ops) -> None:
+    added, by_hand = (oracle.core(LONG, ops=ops) for _ in range(2))
+    callers = [Caller(core, 0, talk(60), seed=3, sampling=GREEDY) for core in (added, by_hand)]
+    vector = meaning(by_hand, LONG, GATE)
+    for frame in range(60):
+        if frame == 5:
+            added.inject(0, 7, GATE, "add_to_input", None)
+            by_hand._model.add(0, vector)
+        if frame == 5 + ADDED:
+            assert not callers[0].of(Injected)
+            by_hand._model.add(0, np.zeros_like(vector))
+        for caller in callers:
+            step(caller.core, [caller])
+    assert [event.id for event in callers[0].of(Injected)] == [7]
+    np.testing.assert_array_equal(callers[0].sounds, callers[1].sounds)
+    plain = alone_in(LONG, ops, 60)
+    np.testing.assert_array_equal(callers[0].sounds[:6], plain[:6])
+    assert not np.allclose(callers[0].sounds[6:12], plain[6:12], atol=1e-3)
+
+
+def on_input(core: MoshiCore, slot: int) -> NDArray[np.float32]:
+    return np.asarray(core._model._added[slot].numpy())  # type: ignore[attr-defined]
+
+
+def test_words_on_the_input_add_up_with_the_condition_and_each_goes_by_itself() -> None:
+    core = oracle.core("conditioned")
+    caller = Caller(core, 0, talk(ADDED + 10), conditions={"description": "very_bad"})
+    condition = on_input(core, 0).copy()
+    one, two = (meaning(core, "conditioned", text) for text in ("hello", GATE))
+    assert condition.any()
+    for frame in range(ADDED + 8):
+        if frame == 2:
+            core.inject(0, 1, "hello", "add_to_input", None)
+        if frame == 5:
+            core.inject(0, 2, GATE, "add_to_input", None)
+        here = (2 <= frame < 2 + ADDED) * one + (5 <= frame < 5 + ADDED) * two
+        np.testing.assert_allclose(on_input(core, 0), condition + here, atol=1e-6)
+        step(core, [caller])
+    assert [event.id for event in caller.of(Injected)] == [1, 2]
+    np.testing.assert_array_equal(on_input(core, 0), condition)
+
+
+def test_words_on_the_input_outlast_renewals() -> None:
+    """With a context of 16 frames a call is renewed several times meanwhile."""
+    core = oracle.core("moshi")
+    caller = Caller(core, 0, talk(60))
+    for frame in range(60):
+        if frame == 5:
+            core.inject(0, 1, "hello", "add_to_input", None)
+        here = meaning(core, "moshi", "hello") if 5 <= frame < 5 + ADDED else np.zeros(64)
+        np.testing.assert_allclose(on_input(core, 0), here, atol=1e-6)
+        if frame == 5 + ADDED:
+            assert core._slots[0].position < 16 < frame  # not the row that it began with
+        step(core, [caller])
+    assert [event.id for event in caller.of(Injected)] == [1]
+
+
+def test_words_on_one_call_s_input_leave_the_others_as_they_are(ops: Ops) -> None:
+    def other(injects: bool) -> NDArray[np.float32]:
+        core = oracle.core(LONG, ops=ops)
+        callers = [Caller(core, slot, talk(15, seed=slot), seed=slot) for slot in range(2)]
+        for frame in range(15):
+            if injects and frame == 5:
+                core.inject(1, 1, "hello", "add_to_input", None)
+            step(core, callers)
+        return callers[0].sounds
+
+    np.testing.assert_array_equal(other(True), other(False))
+
+
+def test_a_renewed_call_knows_all_that_was_injected() -> None:
+    core = oracle.core("moshi", slots=1)
+    caller, rows = Caller(core, 0, talk(60), seed=3), []
+    for frame in range(60):
+        if frame in (3, 20):
+            core.inject(0, frame, "the", "silent", None)
+        before = core._slots[0].position
+        step(core, [caller])
+        call = core._slots[0]
+        rows += [call.talk[-1]] if call.talk else []
+        if frame > 30 and call.position < before:
+            break
+    memories = np.concatenate(call.memories)
+    assert memories[:, 0].tolist() == 2 * core._tokenizer.encode("the")
+    talked = call.position - 1 - len(memories)
+    compare(core, call, np.concatenate([core._given.first, memories, np.stack(rows[-talked:])]))
+
+
+def test_what_is_injected_in_a_call_takes_no_more_than_its_share_of_the_context() -> None:
+    core = oracle.core("moshi")  # of 16 rows
+    caller = Caller(core, 0, talk(62), persona="the", share=0.25)
+    core.inject(0, 1, "the", "silent", None)  # two rows of the four, before there is a frame
+    with pytest.raises(ValueError, match="of 4 tokens, and the model has room for 2: shorten it"):
+        core.inject(0, 2, "the the", "silent", None)
+    for frame in range(62):
+        if frame == 20:
+            core.inject(0, 3, "the gate code", "add_to_input", None)  # takes no rows
+        if frame == 30:
+            core.inject(0, 4, "the", "silent", None)
+            with pytest.raises(ValueError, match="room for 0"):
+                core.inject(0, 5, "a", "remembered", None)
+        step(core, [caller])
+    assert [event.id for event in caller.of(Injected)] == [1, 4, 3]
+    assert [len(rows) for rows in core._slots[0].memories] == [2, 2]  # which renewals bring along
+    free = list(core._rows)
+    with pytest.raises(ValueError, match=r"a share of 0\.3 of the context: take 0 to 0\.25"):
+        core.open(1, Opening(share=0.3))
+    assert core._rows == free
 
 
 def test_conditions_are_chosen_by_name() -> None:
@@ -344,12 +464,12 @@ def test_a_caller_who_speaks_while_the_persona_is_read_is_greeted_all_the_same()
 
 
 def test_a_vector_that_lasts_a_moment_is_in_nothing_that_is_read_again() -> None:
-    def keys(steered: bool) -> Any:
+    def keys(added: bool) -> Any:
         core = oracle.core(LONG)
         caller = Caller(core, 0, talk(3), seed=3, sampling=GREEDY)
         step(core, [caller])
-        if steered:
-            core.steer(0, np.full(256, 0.5, np.float32), 5)
+        if added:
+            core.inject(0, 2, "hello", "add_to_input", None)
         core.inject(0, 1, "hello", "silent", None)
         settle(core)
         call = core._slots[0]

@@ -128,7 +128,7 @@ def test_there_is_a_graph_for_each_of_a_few_sizes(slots: int, expected: list[int
     nobody = Place(slots, -1, 0, 0, 0, 0, -1, 0, 0)
 
     def frame(pcm: Tensor, places: Tensor, chances: Tensor, given: Tensor) -> tuple[Tensor, ...]:
-        return given, places[0], given[:, :9], pcm
+        return given, places[0], given[:, :9], pcm, pcm[:, :0]
 
     graphs = Graphs(frame, config, slots, nobody, CPU)
     graphs.prepare(shown.append)

@@ -85,5 +85,7 @@ def test_context_that_is_too_long_is_refused_with_the_room_there_is() -> None:
     with pytest.raises(ValueError, match="room for 4: shorten it"):
         core.open(0, Opening(persona="you are kind and patient"))
     core.open(0, Opening())
-    with pytest.raises(ValueError, match="'loud': give it as silent or remembered"):
+    with pytest.raises(ValueError, match="'loud': give it as silent, remembered or add_to_input"):
         core.inject(0, 1, "hello", "loud", None)
+    with pytest.raises(ValueError, match="no text in ' '"):
+        core.inject(0, 2, " ", "add_to_input", None)

@@ -11,6 +11,7 @@ from .doctor import doctor
 from .download import download
 from .hangup import hangup
 from .infer import infer
+from .memory import memory
 from .number import number
 from .serve import serve
 from .status import status
@@ -25,6 +26,9 @@ app = typer.Typer(
 )
 for verb in (serve, dial, call, doctor, download, status, hangup, number, token, infer, bench):
     app.command()(verb)
+
+
+app.add_typer(memory, name="memory")
 
 
 def main() -> None:

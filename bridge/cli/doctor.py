@@ -15,11 +15,11 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import typer
@@ -38,23 +38,13 @@ from ...engines.moshi.fit import Fit
 from ..config import ConfigError, Settings, load
 from ..config.load import CONFIG_VARIABLE, FAMILIAR, VARIABLES
 from . import operator
+from .doctor_memory import check_memory
+from .finding import Row, State
 
 PACKAGE = "voice-bridge"
 LOW_DISK = GIB  # nine hours of call recorded at 8 kHz, three at 24 kHz
 
-State = Literal["ok", "note", "problem"]
-STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One finding. A note works, but not as one may think; a problem stops the start."""
-
-    group: str
-    name: str
-    state: State
-    text: str
-    remedy: str = ""
+STYLES: dict[State, str] = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
 def doctor(config: operator.Config = None, as_json: operator.Json = False) -> None:
@@ -93,6 +83,7 @@ def examine(config: Path | None) -> tuple[Machine, list[Row]]:
         check_settings(settings, config),
         check_engine(settings, machine),
         check_moshi(settings, machine),
+        check_memory(settings.memory, machine, _beside(settings, machine)),
         check_doors(settings),
         check_folders(settings),
     )
@@ -208,6 +199,14 @@ def _choice(settings: Settings, provider: str, machine: Machine) -> registry.Cho
     voice = settings.voice
     slots = settings.engine.slots
     return registry.choose(provider, voice.moshi.device, machine, voice.endpoint, voice.options, slots)
+
+
+def _beside(settings: Settings, machine: Machine) -> registry.Choice:
+    """The engine beside which everything else must find room; one that takes none where there is no engine."""
+    try:
+        return _choice(settings, settings.voice.engine, machine)
+    except registry.NoEngine as error:
+        return registry.Choice("none", str(error))
 
 
 def check_moshi(settings: Settings, machine: Machine) -> Iterator[Row]:

@@ -38,8 +38,8 @@ def _digit(value: str) -> str:
 
 
 def _action(value: str) -> str:
-    if value not in ("hangup", "pass") and not re.fullmatch(r"transfer:\+[1-9][0-9]{1,14}", value):
-        raise ValueError('must be "hangup", "pass" or "transfer:+15551234567"')
+    if value not in ("hangup", "forget", "pass") and not re.fullmatch(r"transfer:\+[1-9][0-9]{1,14}", value):
+        raise ValueError('must be "hangup", "forget", "pass" or "transfer:+15551234567"')
     return value
 
 
@@ -64,6 +64,35 @@ def _web_url(value: str) -> str:
 
 def _engine_url(value: str) -> str:
     return value and _url(value, "wss://", "ws://", "https://", "http://")
+
+
+def _store(value: str) -> str:
+    if "://" in value:
+        return _url(value, "libsql://", "https://", "http://")
+    if not value:
+        raise ValueError("must name a file, or the address of a libSQL server as libsql://memory.example.com")
+    return os.path.expanduser(value)
+
+
+def _embedder(value: str) -> str:
+    address, _, model = value.partition("#")
+    if "://" in value:
+        if not model:
+            raise ValueError("must name the model behind the address, as https://api.example.com/v1#model")
+        return f"{_url(address, 'https://', 'http://')}#{model}"
+    if value != "wordllama" and not value.startswith("sentence-transformers:"):
+        raise ValueError("must be wordllama, https://api.example.com/v1#model or sentence-transformers:NAME")
+    return value
+
+
+def _api_url(value: str) -> str:
+    return value and _url(value, "https://", "http://")
+
+
+def _known_greeting(value: str) -> str:
+    if "{" in value.replace("{name}", "") or "}" in value.replace("{name}", ""):
+        raise ValueError("may hold {name} and no other braces")
+    return value
 
 
 def _account(value: str) -> str:
@@ -126,6 +155,10 @@ Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelRate = Annotated[int, AfterValidator(_model_rate)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 EngineUrl = Annotated[str, AfterValidator(_engine_url)]
+ApiUrl = Annotated[str, AfterValidator(_api_url)]
+StorePlace = Annotated[str, AfterValidator(_store)]
+EmbedderName = Annotated[str, AfterValidator(_embedder)]
+KnownGreeting = Annotated[str, AfterValidator(_known_greeting)]
 HostPort = Annotated[str, AfterValidator(_host_port_text)]
 AccountSid = Annotated[str, AfterValidator(_account)]
 SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]

@@ -78,7 +78,12 @@ def _variable(key: Key) -> str:
 KEYS = dict(_keys(Settings))
 VARIABLES = {_variable(key): key for key in KEYS}
 # Under these names people have them already; a name of ours beats them.
-FAMILIAR = {"TWILIO_ACCOUNT_SID": ("twilio", "account_sid"), "TWILIO_AUTH_TOKEN": ("twilio", "auth_token")}
+FAMILIAR = {
+    "TWILIO_ACCOUNT_SID": ("twilio", "account_sid"),
+    "TWILIO_AUTH_TOKEN": ("twilio", "auth_token"),
+    "OPENAI_BASE_URL": ("memory", "llm", "url"),
+    "OPENAI_API_KEY": ("memory", "llm", "key"),
+}
 SECRETS = [key for key, kind in KEYS.items() if kind is SecretStr]
 # Never shown in an error; people paste the token where the SID belongs.
 HIDDEN = [*SECRETS, ("twilio", "account_sid")]

@@ -175,6 +175,13 @@ class Metrics(Collector):
         self.engine_restarts: Callable[[], int] = int
         self.engine_dropped: Callable[[], int] = int
         self.step_seconds: Callable[[], float] = float
+        # And whoever owns the mind.
+        self.memory_ready: Callable[[], bool] = bool
+        self.memory_restarts: Callable[[], int] = int
+        self.memory_written: Callable[[], int] = int
+        self.memory_errors: Callable[[], int] = int
+        self.memory_dropped: Callable[[], int] = int
+        self.reminders: Callable[[], Mapping[str, int]] = dict
         self._ended: Counter[tuple[str, str]] = Counter()
         self._finished = _Sum()
         self._registry = CollectorRegistry()
@@ -212,6 +219,7 @@ class Metrics(Collector):
             now.add(stats)
         yield from self._calls()
         yield from self._engine()
+        yield from self._memory()
         yield from _sound(now)
         yield _labelled("protocol_errors", "Messages that broke the line's protocol.", "line", self.protocol_errors)
         yield _histogram("loop_lag", "How late the event loop was.", self.loop_lag, LAG_BUCKETS)
@@ -240,6 +248,14 @@ class Metrics(Collector):
         yield _gauge("queue_depth", "Frames that wait for the engine.", self.queue_depth())
         yield _counter("engine_dropped_frames", "Frames that the engine had no time for.", self.engine_dropped())
         yield _gauge("step_seconds", "What a step of all offered slots is expected to take.", self.step_seconds())
+
+    def _memory(self) -> Iterator[Metric]:
+        yield _gauge("memory_ready", "1 when callers are remembered.", float(self.memory_ready()))
+        yield _counter("memory_restarts", "Times that the mind was started again.", self.memory_restarts())
+        yield _counter("memory_written", "Memories written since the mind began.", self.memory_written())
+        yield _counter("memory_errors", "Times that the store or the embedder failed.", self.memory_errors())
+        yield _counter("memory_dropped", "Pieces of talk that the ear had no time for.", self.memory_dropped())
+        yield _labelled("reminders", "Reminders, by what the engine made of them.", "result", self.reminders())
 
 
 def _sound(now: _Sum) -> Iterator[Metric]:

@@ -168,6 +168,8 @@ class ModelConfig:
     sampling: Sampling
     stt_delay: float = 0.0
     """Seconds by which a transcription model writes behind what it hears."""
+    stt_prefix: float = 0.0
+    """Seconds of silence that it wants to hear first."""
     prompting: Prompting = "plain"
     """How the model has learnt to be told who it is."""
 
@@ -192,6 +194,7 @@ def model(raw: Json, mimi: Json) -> ModelConfig:
         raw["dep_q"] = raw["n_q"] // 2  # it would also write what the caller says, which is heard instead
     if kind not in KINDS:
         raise ModelError(f"model_type {kind!r} is not known here; take a model of type {', '.join(KINDS)}")
+    stt = raw.get("stt_config") or {}
     try:
         lm = _lm(raw or MOSHI_7B)
         return ModelConfig(
@@ -199,7 +202,8 @@ def model(raw: Json, mimi: Json) -> ModelConfig:
             lm=lm,
             mimi=_mimi(mimi or MIMI),
             sampling=_sampling(raw.get("lm_gen_config") or {}),
-            stt_delay=float((raw.get("stt_config") or {}).get("audio_delay_seconds", 0.0)),
+            stt_delay=float(stt.get("audio_delay_seconds", 0.0)),
+            stt_prefix=float(stt.get("audio_silence_prefix_seconds", 0.0)),
             prompting=prompting,
         )
     except KeyError as error:

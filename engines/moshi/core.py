@@ -7,17 +7,16 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..base import FRAME, RATE, Event, Injected, Opening, Sound
-from .config import Sampling
 from .model import Floats, Ints, Model, Place, noise
-from .rows import Rows
+from .rows import ADD, Rows
 from .script import Script
+from .slot import Added, Renewal, Slot
 from .tokenizer import Tokenizer
 
 KEPT = 375  # rows (30 s) of talk that a renewed call goes on from
@@ -31,55 +30,9 @@ SLICE = 0.004  # seconds that a slice may take, so that several fit between two 
 DEARER = 2.0  # times the least slice, if that takes longer: more rows in as good as one reading of the weights
 REHEARSALS = 3  # steps of each size; the fastest counts, as others may be busy while we start
 GREETING = 0  # the id of what an opening says; those of a conversation begin at 1
+ADDED = 38  # frames (3 s) that a vector stays on the input: the answer that comes, and not the one after it
 
 DONE = object()  # what a job without slices left gives
-
-
-@dataclass
-class Renewal:
-    """A call on its way to a fresh row of keys and values."""
-
-    row: int
-    position: int = 0
-    taken: int = 0
-    """Rows of the slot's talk that the new row has, counted from the call's beginning."""
-    later: list[Ints] = field(default_factory=list)
-    """What was injected meanwhile."""
-    waiting: bool = False
-    """Whether it has caught up and waits for a pause."""
-
-
-@dataclass(eq=False)
-class Slot:
-    """One call."""
-
-    index: int
-    call: str
-    row: int
-    script: Script
-    sampling: Sampling
-    seed: int
-    persona: Ints
-    vector: Floats
-    live: bool = False
-    given: Ints | None = None
-    """The row to read in the first step, when it is not the model's own beginning."""
-    position: int = 0
-    frame: int = 0
-    steps: int = 0
-    spoken: int = 0  # frames got of Mimi
-    at: int = 0  # the caller's clock at the newest frame
-    voiced: int = 0  # frames of the caller's voice in a row
-    steered: int = 0  # frames for which a vector is still added
-    memories: list[Ints] = field(default_factory=list)
-    talk: deque[Ints] = field(default_factory=deque)
-    """The rows that were read last, without what was injected."""
-    talked: int = 0
-    """Rows that went through `talk` since the call began."""
-    renewal: Renewal | None = None
-    jobs: deque[Iterator[None]] = field(default_factory=deque)
-    early: list[Iterator[None]] = field(default_factory=list)
-    """Jobs for after the first step: nothing comes before the row that a call begins with."""
 
 
 class Launched(NamedTuple):
@@ -158,13 +111,14 @@ class MoshiCore:
 
     def open(self, slot: int, opening: Opening) -> None:
         sampling = self._model.config.sampling.changed(opening.sampling)
-        persona = self._given.prompt(opening.persona)
+        persona = self._given.beginning(opening.persona, opening.known)
         vector = self._given.condition(opening.conditions)
+        room = self._given.room(opening.share)
         script = self._script()
         if opening.greeting and self._lm.own_streams:
             script.say(GREETING, opening.greeting, opening.interruptible)
         seed = secrets.randbits(64) if opening.seed is None else opening.seed
-        call = Slot(slot, opening.call, self._rows.pop(), script, sampling, seed, persona, vector)
+        call = Slot(slot, opening.call, self._rows.pop(), script, sampling, seed, persona, vector, room)
         self._slots[slot] = call
         self._model.add(slot, vector)
         if len(persona):
@@ -179,17 +133,17 @@ class MoshiCore:
 
     def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
         call = self._slots[slot]
-        job = self._take_in(call, id, self._given.context(context, how))
+        if how == ADD:
+            call.added.append(Added(id, self._given.vector(context), call.steps + ADDED))
+            self._add_up(call)
+            return
+        rows = self._given.context(context, how, call.room)
+        call.room -= len(rows)
+        job = self._take_in(call, id, rows)
         if call.steps:
             self._begin(call, job)
         else:
             call.early.append(job)
-
-    def steer(self, slot: int, vector: Floats, frames: int) -> None:
-        """Add `vector` to what the model reads, for so many frames."""
-        call = self._slots[slot]
-        self._model.add(slot, call.vector + vector)
-        call.steered = frames
 
     def cancel(self, slot: int, id: int) -> None:
         self._slots[slot].script.cancel(id)
@@ -320,11 +274,14 @@ class MoshiCore:
         call.steps += 1
         call.frame += 1
         call.position += 1
-        if call.steered:
-            call.steered -= 1
-            if not call.steered:
-                self._model.add(call.index, call.vector)
+        if over := [one.id for one in call.added if one.until == call.steps]:
+            call.added = [one for one in call.added if one.until > call.steps]
+            self._add_up(call)
+            self._events += [(call.index, Injected(id)) for id in over]
         self._look_after(call)
+
+    def _add_up(self, call: Slot) -> None:
+        self._model.add(call.index, sum((one.vector for one in call.added), call.vector))
 
     def _listen(self, call: Slot, frame: Floats) -> None:
         """A caller who speaks interrupts what may be interrupted."""
@@ -347,7 +304,7 @@ class MoshiCore:
             self._busy.append(call)
 
     def _prepare(self, call: Slot) -> Iterator[None]:
-        """Give a call its persona, before its first frame; the last row of it is read with that frame."""
+        """Give a call its persona and what is known of the caller, before its first frame; the last row of it is read with that frame."""
         rows = np.concatenate([self._given.first, call.persona[:-1]])
         yield from self._read(call, call.row, call, rows)
         self._model.fill(call.index, self._given.silent[0])
@@ -361,9 +318,6 @@ class MoshiCore:
         call.memories.append(rows)
         if call.renewal:
             call.renewal.later.append(rows)
-        room = self._given.room - len(call.persona)
-        while len(call.memories) > 1 and sum(map(len, call.memories)) > room:
-            del call.memories[0]
         self._events.append((call.index, Injected(id)))
 
     def _read(self, call: Slot, row: int, into: Slot | Renewal, rows: Ints) -> Iterator[None]:

@@ -45,6 +45,8 @@ class Heard(NamedTuple):
     complete: Ints
     """Text and own codes of the newest frame whose delayed codes are all there [n, 1 + own_streams]."""
     sound: Floats  # [n, 1920]
+    pauses: Floats
+    """How likely the caller has come to a pause, by each of the model's extra heads [n, heads]."""
 
 
 class Model(Protocol):
@@ -75,6 +77,9 @@ class Model(Protocol):
 
     def condition(self, name: str, value: str) -> Floats:
         """The vector [dim] of a condition."""
+
+    def embed(self, text: Ints) -> Floats:
+        """The mean [dim] of what the text tokens [n] are on the input."""
 
     def encode(self, pcm: Floats) -> Ints:
         """Codes [frames, codebooks] of a piece of sound [frames * 1920] by itself."""

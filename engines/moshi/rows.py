@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,14 +10,16 @@ import numpy as np
 from ...codecs import wav
 from ..base import FRAME, RATE
 from .model import Floats, Ints, Model
-from .script import Prompt, context_rows, moshi_prompt, personaplex_prompt
+from .script import Prompt, context_rows, moshi_prompt, personaplex_prompt, readable
 from .tokenizer import Tokenizer
 
-MEMORY = 4  # at most a fourth of the context is persona and what was injected: the rest is for talk
+MOST = 0.25  # of the context for a persona, and as much for what is injected in a call: half of it is for talk
 SILENCE = 12  # frames of silence after which Mimi's codes of it have settled
 LONGEST_VOICE = 20  # seconds of a recording that a voice is taken from; more of it would only take up context
 BEST = "very_good"  # how conditions name the quality that one wants
-WAYS = {"silent": "plain", "remembered": "remembered"}  # how a conversation injects, and how that is written
+WAYS = {"silent": "plain", "remembered": "remembered"}  # how a conversation injects rows, and how they are written
+ADD = "add_to_input"  # and how it injects without any
+STRENGTH = 1.0  # of words as a vector: their mean weighs as much as the one text token that a frame's input has anyway
 
 
 class Rows:
@@ -29,8 +32,6 @@ class Rows:
         self._tokenizer = tokenizer
         self._own = slice(1, 1 + lm.own_streams)
         self._heard = slice(1 + lm.own_streams, None)
-        self.room = lm.temporal.context // MEMORY
-        """How many rows may be given at once."""
         self.first: Ints = np.array([[lm.text_card, *[lm.card] * lm.streams]])
         """What stands at position 0 of every call [1, 1 + streams]."""
         codes = model.encode(np.zeros(SILENCE * FRAME, np.float32))[-1]
@@ -38,19 +39,38 @@ class Rows:
         """A row in which nobody speaks [1, 1 + streams]."""
         self._voice = self._spoken(voice) if voice else self.silent[:0, self._own]  # [frames, own_streams]
 
-    def context(self, text: str, how: str) -> Ints:
-        """Rows [t, 1 + streams] in which `text` is read and nobody speaks."""
+    def room(self, share: float) -> int:
+        """How many rows may be given in a call, its persona apart, when they may take `share` of the context."""
+        if not 0 <= share <= MOST:
+            raise ValueError(f"a share of {share} of the context: take 0 to {MOST}, the rest is for persona and talk")
+        return int(share * self._lm.temporal.context)
+
+    def context(self, text: str, how: str, room: int) -> Ints:
+        """At most `room` rows [t, 1 + streams] in which `text` is read and nobody speaks."""
         if how not in WAYS:
-            raise ValueError(f"context cannot be given as {how!r}: give it as {' or '.join(WAYS)}")
-        return self._silent_text(context_rows(self._tokenizer, text, WAYS[how], self.room))
+            raise ValueError(f"context cannot be given as {how!r}: give it as {', '.join(WAYS)} or {ADD}")
+        return self._silent_text(context_rows(self._tokenizer, text, WAYS[how], room))
+
+    def vector(self, text: str) -> Floats:
+        """What `text` is about, as a vector [dim] that goes onto the input; raises ValueError if there is no text."""
+        tokens = readable(self._tokenizer, text)
+        return STRENGTH * self._model.embed(np.array(tokens))
+
+    def beginning(self, persona: str, known: str) -> Ints:
+        """What a call is given before its first frame [t, 1 + streams]; `known` only if it has room."""
+        rows = self.prompt(persona)
+        if known:
+            with contextlib.suppress(ValueError):
+                rows = np.concatenate([rows, self.context(known, "remembered", self.room(MOST) - len(rows))])
+        return rows
 
     def prompt(self, persona: str) -> Ints:
-        """What a call is given before its first frame [t, 1 + streams]."""
+        """The rows of a persona [t, 1 + streams]."""
         if self._config.prompting == "personaplex":
             voice = "given" if len(self._voice) else ""
-            prompt = personaplex_prompt(self._tokenizer, persona, voice, self._lm.padding, self.room)
+            prompt = personaplex_prompt(self._tokenizer, persona, voice, self._lm.padding, self.room(MOST))
         else:
-            prompt = moshi_prompt(self._tokenizer, persona, self.room)
+            prompt = moshi_prompt(self._tokenizer, persona, self.room(MOST))
         parts = [self._stretch(prompt, stretch.tokens, bool(stretch.voice)) for stretch in prompt.stretches]
         rows = np.concatenate([self.silent[:0], *parts])
         for stream, delay in enumerate(self._lm.delays):

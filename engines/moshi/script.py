@@ -95,6 +95,13 @@ class Transcript:
                 events += self.finish()
         return events
 
+    @property
+    def under_way(self) -> TimedWord | None:
+        """The last word of the utterance under way, which may grow; None when there is no utterance."""
+        if self._id is None or not self._word:
+            return None
+        return TimedWord(self._id, self._word, self._began, self._ended)
+
     def finish(self) -> list[TextEvent]:
         """The utterance under way, if any, is over."""
         self._close_word()
@@ -133,8 +140,8 @@ class Transcript:
         return self._spelling.decode(errors="ignore").strip()
 
     def _close_word(self) -> None:
-        if self._word and self._id is not None:
-            self.words.append(TimedWord(self._id, self._word, self._began, self._ended))
+        if word := self.under_way:
+            self.words.append(word)
         self._before, self._spelling = self._told, b""
 
 
@@ -261,8 +268,7 @@ def context_rows(tokenizer: Tokenizer, text: str, how: str, room: int) -> list[i
     """
     if how not in WRAPS:
         raise ValueError(f"context cannot be given as {how!r}: give it as {', '.join(WRAPS)}")
-    if not tokenizer.encode(text):
-        raise ValueError(f"there is no text in {text[:40]!r}: give the model something to read")
+    readable(tokenizer, text)
     before, after = WRAPS[how]
     text = tidy(text)
     if not (before and text.startswith(before) and text.endswith(after)):
@@ -271,6 +277,14 @@ def context_rows(tokenizer: Tokenizer, text: str, how: str, room: int) -> list[i
     if len(rows) > room:
         raise ValueError(f"a context of {len(rows)} tokens, and the model has room for {room}: shorten it")
     return rows
+
+
+def readable(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of `text`; raises ValueError if there is none."""
+    tokens = tokenizer.encode(text)
+    if not tokens:
+        raise ValueError(f"there is no text in {text[:40]!r}: give the model something to read")
+    return tokens
 
 
 class Stretch(NamedTuple):

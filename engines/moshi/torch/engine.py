@@ -10,7 +10,7 @@ import torch
 
 from ...hardware import this_host
 from ..checkpoint import Checkpoint, Stored, Weights
-from ..config import ModelError
+from ..config import Kind, ModelError
 from ..core import MoshiCore
 from ..tokenizer import Tokenizer
 from . import cuda, native, plain
@@ -34,6 +34,23 @@ def core(
     trace: str = "",
 ) -> MoshiCore:
     """Load `model`, a folder or a repository, and warm it up for `slots` calls. Raises `ModelError`."""
+    loaded, tokenizer = load(slots, progress, model, device, weights, keys, threads)
+    made = MoshiCore(loaded, tokenizer, slots, voice=voice, trace=trace)
+    made.rehearse(lambda n: progress(f"warming up: {n} of {slots} calls"))
+    return made
+
+
+def load(
+    slots: int,
+    progress: Callable[[str], None],
+    model: str,
+    device: str = "",
+    weights: str = "",
+    keys: str = "",
+    threads: int = 0,
+    only: Kind | None = None,
+) -> tuple[TorchModel, Tokenizer]:
+    """A model, of that kind if one is named, with room for `slots` calls, and its tokenizer. Raises `ModelError`."""
     where = _device(device)
     cores = this_host().cores  # more threads than these wait for one another
     torch.set_num_threads(min(threads, cores) or max(1, cores - 1))  # one is left to the event loop
@@ -42,6 +59,8 @@ def core(
     checkpoint = Checkpoint.open(
         model, report=lambda what, done, total: progress(f"{what}: {done / max(1, total):.0%}")
     )
+    if only not in (None, checkpoint.config.kind):
+        raise ModelError(f"{model} is a model of type {checkpoint.config.kind}: take one of type {only}")
     ops: Ops = cuda if where.type == "cuda" else native if native.available() else plain
     began = time.monotonic()
     shown = _Progress(progress, f"loading {model}", checkpoint)
@@ -50,9 +69,7 @@ def core(
     loaded = TorchModel(checkpoint.config, lm, mimi, slots, dtype)
     progress(f"loaded {model} in {time.monotonic() - began:.1f} s as {kind}")
     loaded.prepare(lambda n: progress(f"preparing steps of {n} calls"))
-    made = MoshiCore(loaded, Tokenizer.load(checkpoint.tokenizer), slots, voice=voice, trace=trace)
-    made.rehearse(lambda n: progress(f"warming up: {n} of {slots} calls"))
-    return made
+    return loaded, Tokenizer.load(checkpoint.tokenizer)
 
 
 class _Progress:

@@ -106,8 +106,9 @@ class Graphs:
         fields, streams, own = len(Place._fields), 1 + self._config.streams, self._config.own_streams
         sound, row = (torch.float32, (n, FRAME)), (torch.int64, (n, streams))
         text, complete = (torch.int64, (n,)), (torch.int64, (n, 1 + own))
+        pauses = torch.float32, (n, self._config.extra_heads)
         inputs = Packed([sound, (torch.int64, (fields, n)), (torch.float32, (3 + own, n)), row], self._device)
-        outputs = Packed([row, text, complete, sound], self._device)
+        outputs = Packed([row, text, complete, sound, pauses], self._device)
 
         def run() -> None:
             for there, value in zip(outputs.there, self._frame(*inputs.there), strict=True):

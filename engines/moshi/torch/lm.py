@@ -88,6 +88,10 @@ class Lm:
             x += added
         return self._norm(self._temporal(x, state.temporal, tokens))
 
+    def embed(self, text: Tensor) -> Tensor:
+        """The mean embedding [dim] of text tokens [n]."""
+        return self._embeddings.first(text).float().mean(0)
+
     def step(
         self,
         state: LmState,
@@ -131,7 +135,7 @@ class Lm:
     def _extra(self, out: Tensor) -> Tensor:
         if self._heads is None:
             return out.new_zeros(len(out), 0, 0)
-        return self._heads(out).view(len(out), self.config.extra_heads, -1).softmax(-1)
+        return self._heads(out).view(len(out), self.config.extra_heads, -1).float().softmax(-1)
 
 
 class Depth:
@@ -193,3 +197,7 @@ class _Embeddings:
         """tokens [n, tables] to [n, dim]."""
         x = F.embedding(tokens + self._offsets, self._table).to(self._dtype).sum(1)
         return self._widen(x) if self._widen else x
+
+    def first(self, tokens: Tensor) -> Tensor:
+        """tokens [n] of the first table to [n, dim]."""
+        return F.embedding(tokens, self._table)

@@ -26,6 +26,7 @@ class Ticked(NamedTuple):
     text: Tensor
     complete: Tensor
     sound: Tensor
+    pauses: Tensor
 
 
 class TorchModel:
@@ -92,7 +93,7 @@ class TorchModel:
             sound = self._mimi.decode(step.complete[:, 1:], self._sound, slots, decoded)
         else:
             sound = torch.zeros_like(sound)  # it listens and does not speak
-        return Ticked(step.row, step.text, step.complete, sound)
+        return Ticked(step.row, step.text, step.complete, sound, step.heads[..., :1].flatten(1))
 
     @torch.no_grad()
     def read(self, row: int, position: int, tokens: Ints, vector: Floats | None) -> None:
@@ -113,6 +114,10 @@ class TorchModel:
 
     def condition(self, name: str, value: str) -> Floats:
         return self._conditions[name].vector(self.config.lm.conditions[name].values.index(value)).cpu().numpy()
+
+    @torch.no_grad()
+    def embed(self, text: Ints) -> Floats:
+        return self._lm.embed(torch.from_numpy(text).to(self._device)).cpu().numpy()
 
     @torch.no_grad()
     def encode(self, pcm: Floats) -> Ints:

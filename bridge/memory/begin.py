@@ -1,0 +1,66 @@
+"""From the configuration to what the mind is told at its start."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ...engines.hardware import Machine
+from ...engines.registry import Choice
+from ..config.schema import Memory
+from . import ladder
+from .wire import Endpoint, MindInit
+
+NEEDED = ("libsql",)
+EARS = {"moonshine": ("moonshine_voice", "webrtcvad"), "kyutai": ("torch", "safetensors", "sentencepiece"), "off": ()}
+EMBEDDERS = {"wordllama": ("wordllama",), "sentence-transformers": ("sentence_transformers",)}
+
+
+class NoModel(ValueError):
+    """It is not known which language model to ask for; the message says how to say it."""
+
+
+def missing(memory: Memory) -> list[str]:
+    """Packages that memory, as it is configured, needs and this installation lacks."""
+    embedder = EMBEDDERS.get(memory.embedder.partition(":")[0], ())
+    return [name for name in (*NEEDED, *EARS[memory.ear], *embedder) if find_spec(name) is None]
+
+
+def init(memory: Memory, machine: Machine, choice: Choice) -> MindInit:
+    """What the mind is told, beside an engine that was chosen for this machine. Raises `NoModel`."""
+    rung = model(machine, choice).rung
+    return MindInit(
+        store=memory.store,
+        store_token=memory.token.get_secret_value(),
+        encryption_key=memory.encryption.get_secret_value(),
+        key=memory.key.get_secret_value(),
+        retention_days=memory.retention_days,
+        ear=memory.ear,
+        ear_model=memory.ear_model,
+        embedder=memory.embedder,
+        embedder_key=memory.embedder_key.get_secret_value(),
+        thinker=memory.thinker,
+        endpoints=endpoints(memory, rung),
+        seconds=memory.llm.seconds or rung.seconds,
+        tokens=rung.tokens,
+        injection=memory.injection,
+        standing=memory.standing,
+    )
+
+
+def model(machine: Machine, choice: Choice) -> ladder.Choice:
+    """The language model for this machine, in what the engine leaves."""
+    fit = choice.fit
+    return ladder.choose(machine, max(0, machine.free - fit.fixed - choice.slots * fit.call) if fit else machine.free)
+
+
+def endpoints(memory: Memory, rung: ladder.Rung) -> tuple[Endpoint, ...]:
+    """The APIs to ask, in order; none when the rules alone decide."""
+    if memory.thinker == "rules":
+        return ()
+    asked = memory.llm.model or rung.ollama
+    if not asked:
+        raise NoModel("memory.llm.model: name the model to ask for; this machine's level has none of its own")
+    first = Endpoint(memory.llm.url, asked, memory.llm.key.get_secret_value())
+    behind = memory.fallback
+    second = Endpoint(behind.url, behind.model, behind.key.get_secret_value())
+    return (first, second) if behind.url else (first,)

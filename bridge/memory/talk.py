@@ -1,0 +1,222 @@
+"""One call, as the mind follows it: what was said, what of the caller comes to mind, what the model was given."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from ...codecs.framing import FRAME, RATE
+from ...codecs.resample import FULL_SCALE, Up
+from ...engines.base import Speaker
+from ...engines.ears.base import EarEvent, Heard, Transcriber
+from . import wire
+from .desk import Desk
+from .kinds import Candidate, Judged, Memory, Moment, Thought
+from .phrase import known, reminder
+from .think import Thinker, choose
+
+TURNS = 12  # utterances that are kept for what the talk is about; more of them only dilute it
+TAIL = 10  # frames of silence (0.8 s) that end the utterance under way when the caller hangs up
+LAST = 2.0  # seconds for the ear to finish it
+NAME = "name"  # the kind of memory that a greeting may use
+STANDING = 0.7  # how important a memory must be for a call to begin with it
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What all calls share."""
+
+    desk: Desk
+    ear: Transcriber | None
+    thinker: Thinker
+    injection: wire.Injection
+    standing: int
+
+
+class Talk:
+    def __init__(
+        self, id: int, begin: wire.Begin, caller: str, parts: Parts, tell: Callable[[wire.Event], None]
+    ) -> None:
+        """`caller` is the key of the caller."""
+        self.over = asyncio.Event()
+        self.ending = False
+        self._id = id
+        self._call = begin.call
+        self._caller = caller
+        self._parts = parts
+        self._tell = tell
+        self._began = time.monotonic()
+        self._up = Up() if begin.rate != RATE else None
+        self._spoken = self._began  # sample 0, by our clock, as near as frames have told
+        self._at = 0
+        self._turns: deque[tuple[Speaker, str]] = deque(maxlen=TURNS)
+        self._standing: set[int] = set()
+        self._given = set(begin.given)
+        self._asked: dict[tuple[int, ...], Thought] = {}  # reminders that the engine has not answered
+        self._own: set[int] = set()  # what was said in this call
+        self._waiting: list[Heard] = []
+        self._thinking: asyncio.Task[None] | None = None
+        self._judging: asyncio.Task[list[Judged]] | None = None  # of a partial: nobody waits for it once all is said
+        self._listening = True
+        if parts.ear:
+            parts.ear.open(id)
+
+    async def start(self) -> None:
+        """Say what the call may begin with."""
+        parts = self._parts
+        found = await parts.desk.do(lambda desk: desk.store.standing(self._caller, parts.standing))
+        names = await parts.desk.do(lambda desk: desk.store.about(self._caller, NAME))
+        facts = [memory for memory in found or () if memory.importance >= STANDING]
+        self._standing = {memory.id for memory in facts}
+        self._given |= self._standing
+        name = names[0].entities.value if names else ""
+        self._tell(wire.Known(name, known([memory.text for memory in facts]), tuple(self._standing)))
+        await parts.desk.do(lambda desk: desk.recall.load(self._caller))
+
+    def hear(self, pcm: bytes, at: int) -> None:
+        """One frame of the caller, at the line's rate."""
+        samples = np.frombuffer(pcm, np.int16)
+        frame = self._up.push(samples) if self._up else (samples / np.float32(FULL_SCALE)).astype(np.float32)
+        self._at = at + FRAME
+        self._spoken = min(self._spoken, time.monotonic() - self._at / RATE)
+        if self._listening and self._parts.ear:
+            self._parts.ear.hear(self._id, frame, at)
+
+    def ear_says(self, event: EarEvent) -> None:
+        if isinstance(event, Heard) and self._listening:
+            self._waiting = [other for other in self._waiting if other.final]  # a newer partial is the better one
+            self._waiting.append(event)
+            if event.final and self._judging:
+                self._judging.cancel()
+            self._go_on()
+
+    def agent_said(self, text: str) -> None:
+        self._turns.append(("agent", text))
+
+    async def took(self, took: wire.Took) -> None:
+        thought = self._asked.pop(took.memories, None)
+        if took.taken:
+            self._given.update(took.memories)
+        if thought:
+            await self._log(thought, took)
+
+    def anew(self) -> None:
+        self._asked.clear()
+        self._given = set(self._standing)
+
+    async def keep(self, text: str) -> None:
+        if self._listening:
+            await self._write(lambda desk: desk.scribe.remember(self._caller, self._call, text, time.time()))
+
+    async def forget(self) -> None:
+        """Everything, and nothing more of this call is kept."""
+        self._listening = False
+        self._waiting.clear()
+        self._turns.clear()
+        if self._thinking:
+            await self._thinking
+        gone = await self._parts.desk.do(lambda desk: desk.forget(self._caller))
+        if gone is not None:
+            self._tell(wire.Forgotten(gone))
+
+    async def end(self) -> None:
+        """The caller has hung up: what was said last is still taken in."""
+        self.ending = True
+        ear = self._parts.ear
+        if ear and self._listening:
+            for index in range(TAIL):
+                ear.hear(self._id, np.zeros(FRAME, np.float32), self._at + index * FRAME)
+            await asyncio.sleep(LAST)
+        if self._thinking:
+            await self._thinking
+        if ear:
+            ear.close(self._id)
+        for thought in self._asked.values():  # those that the engine never answered
+            await self._log(thought)
+        self.over.set()
+
+    def _go_on(self) -> None:
+        if self._thinking is None or self._thinking.done():
+            self._thinking = asyncio.create_task(self._think())
+
+    async def _think(self) -> None:
+        while self._waiting:
+            heard = self._waiting.pop(0)
+            await self._consider(heard)
+            if heard.final and self._listening:
+                self._turns.append(("caller", heard.text))
+                await self._note(heard.text)
+
+    async def _note(self, text: str) -> None:
+        await self._write(lambda desk: desk.scribe.write(self._caller, self._call, text, time.time()))
+
+    async def _consider(self, heard: Heard) -> None:
+        """Look for what the caller's words call to mind, and remind the model of it."""
+        parts, now = self._parts, time.time()
+        began = time.monotonic()
+        milliseconds = {"ear": 1000 * (began - self._spoken - heard.end / RATE)}
+        met = frozenset(self._given | self._own | {id for ids in self._asked for id in ids})
+        moment = Moment(heard.text, heard.final, tuple(self._turns), met, now)
+        candidates = await parts.desk.do(lambda desk: desk.recall.candidates(self._caller, moment))
+        milliseconds["recall"] = 1000 * (time.monotonic() - began)
+        if not candidates:
+            return
+        began = time.monotonic()
+        try:
+            judged = await self._judge(moment, candidates)
+        except asyncio.CancelledError:
+            if heard.final or not self._waiting:
+                raise
+            return
+        chosen = choose(judged)
+        milliseconds["thinking"] = 1000 * (time.monotonic() - began)
+        ids = {one.memory.id for one in chosen}
+        thought = Thought(
+            call=self._call,
+            caller=self._caller,
+            timestamp=now,
+            into_call=time.monotonic() - self._began,
+            said=heard.text,
+            final=heard.final,
+            thinker=parts.thinker.name,
+            milliseconds=milliseconds,
+            judged=tuple(msgspec.structs.replace(one, injected=one.memory.id in ids) for one in judged),
+        )
+        if chosen and self._listening:
+            self._remind([one.memory for one in chosen], thought)
+        elif heard.final:
+            await self._log(thought)
+
+    async def _judge(self, moment: Moment, candidates: Sequence[Candidate]) -> list[Judged]:
+        judging = asyncio.create_task(self._parts.thinker.judge(moment, candidates))
+        self._judging = None if moment.final else judging
+        try:
+            return await judging
+        finally:
+            self._judging = None
+
+    def _remind(self, memories: Sequence[Memory], thought: Thought) -> None:
+        ids, facts = tuple(memory.id for memory in memories), tuple(memory.text for memory in memories)
+        self._asked[ids] = thought
+        self._tell(wire.Remind(reminder(facts, self._parts.injection), ids, facts))
+
+    async def _write(self, work: Callable[[Desk], Sequence[Memory]]) -> None:
+        written = await self._parts.desk.do(work)
+        if written:
+            self._own.update(memory.id for memory in written)
+            self._parts.desk.wrote(len(written))
+
+    async def _log(self, thought: Thought, took: wire.Took | None = None) -> None:
+        """Write down what was thought, and what the engine made of it."""
+        if took:
+            thought.milliseconds["hand-over"] = 1000 * took.seconds
+            if not took.taken:
+                judged = (msgspec.structs.replace(one, injected=False) for one in thought.judged)
+                thought = msgspec.structs.replace(thought, judged=tuple(judged))
+        await self._parts.desk.do(lambda desk: desk.store.log(thought))

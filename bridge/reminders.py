@@ -1,0 +1,103 @@
+"""What memory does in one call: what it begins with, who listens to it, what its model is reminded of."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines import base as engines
+from ..engines.base import Conversation, Opening
+from .config import Calls
+from .memory.client import Attention, Mind, Told
+from .memory.wire import Forgotten, Remind
+from .observe.logs import Logger
+
+WAYS = {"silent": "remembered", "add_to_input": "add_to_input"}  # how a conversation is asked to inject
+
+
+class Reminders:
+    """Between the mind and the conversation of one call. Without a mind it does nothing."""
+
+    def __init__(self, mind: Mind | None, settings: Calls, call: str, caller: str, rate: int, log: Logger) -> None:
+        """`caller` is the number that the mind knows the caller by; empty for somebody who withholds it."""
+        self.given = 0
+        """Memories that the model was given, those of the beginning among them."""
+        self._settings = settings
+        self._log = log
+        self._mind = mind
+        self._conversation: Conversation
+        self._attention: Attention | None = None
+        if mind and settings.remember and caller:
+            self._attention = mind.attend(call, caller, rate, self._told)
+
+    async def begin(self, opening: Opening) -> Opening:
+        """The opening, with what is known of the caller."""
+        if not self._attention:
+            return opening
+        known = await self._attention.known()
+        self._attention.begins_with(known.memories)
+        self.given += len(known.memories)
+        greeting = opening.greeting
+        if known.name and self._settings.greeting_known:
+            greeting = self._settings.greeting_known.replace("{name}", known.name)
+        return msgspec.structs.replace(opening, greeting=greeting, known=known.context)
+
+    def attach(self, conversation: Conversation) -> None:
+        """From here on the model can be reminded."""
+        self._conversation = conversation
+
+    def hear(self, pcm: NDArray[np.int16], at: int) -> None:
+        """One frame of the caller, at the line's rate."""
+        if self._attention:
+            self._attention.hear(pcm, at)
+
+    def note(self, event: engines.TextEvent) -> None:
+        """What the engine reports."""
+        attention = self._attention
+        if not attention:
+            return
+        match event:
+            case engines.Words(speaker="agent", text=text, final=True):
+                attention.said(text)
+            case engines.Remember(text):
+                attention.keep(text)
+            case engines.Injected(id) | engines.Said(id, _):
+                attention.answered(id, taken=True)
+            case engines.Refused(id):
+                attention.answered(id, taken=False)
+            case engines.Back():
+                attention.anew()
+            case _:
+                pass
+
+    def forget(self) -> None:
+        """The caller wants to be forgotten."""
+        if self._attention:
+            self._attention.forget()
+        else:
+            self._log.warning("nothing to forget: memory is off, or does not know the caller")
+
+    def close(self) -> None:
+        if self._attention:
+            self._attention.close()
+
+    def _told(self, told: Told) -> None:
+        match told:
+            case Remind():
+                self._remind(told)
+            case Forgotten(memories):
+                self._log.info("the caller was forgotten", memories=memories)
+                self._conversation.say(self._settings.forgotten)
+
+    def _remind(self, remind: Remind) -> None:
+        assert self._attention
+        assert self._mind
+        how = self._mind.injection
+        if how == "spoken":
+            id = self._conversation.say(remind.text)
+        else:
+            id = self._conversation.inject(remind.text, how=WAYS[how])
+        self._attention.asked(id, remind)
+        self.given += len(remind.memories)
+        self._log.info("reminded", memories=len(remind.memories), how=how)
