@@ -13,6 +13,7 @@ from aiohttp import web
 from . import auth
 from .call import Call
 from .config import is_loopback
+from .memory.client import Mind
 from .observe import logs
 from .switchboard import End, Switchboard
 from .telephony.rest import Rest, TelephonyError
@@ -118,6 +119,7 @@ class Operator:
                 "step_ms": round(1000 * board.engine.step_seconds, 1),
                 "dropped_frames": board.engine.dropped,
                 "restarts": board.engine.restarts,
+                "memory": _memory(board.mind),
                 "calls": [call.describe() for call in board.calls.values()],
             }
         )
@@ -245,6 +247,13 @@ async def _read_body(request: web.Request) -> None:
                 await request.read()
         except TimeoutError:
             raise auth.Denied(408, f"the body did not come within {BODY_LIMIT:.0f} s") from None
+
+
+def _memory(mind: Mind | None) -> dict[str, Any] | None:
+    """How the memory is; None when it is off."""
+    if mind is None:
+        return None
+    return {"ready": mind.ready, "trouble": mind.trouble, "written": mind.written, "reminders": dict(mind.counts)}
 
 
 def _error(status: int, message: str) -> web.Response:

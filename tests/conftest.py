@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from voice_bridge.bridge.config import load
 from voice_bridge.bridge.daemon import Daemon
+from voice_bridge.bridge.memory.client import Mind
 from voice_bridge.bridge.phone import Phone
 from voice_bridge.engines import registry
 from voice_bridge.engines.base import Engine
@@ -31,10 +32,12 @@ async def bridge(tmp_path: Path) -> AsyncIterator[Bridge]:
     empty.touch()
     async with AsyncExitStack() as stack:
 
-        async def start(*, slots: int = 10, engine: Engine | None = None, **settings: Any) -> Daemon:
+        async def start(
+            *, slots: int = 10, engine: Engine | None = None, mind: Mind | None = None, **settings: Any
+        ) -> Daemon:
             given = {"server.port": 0} | {key.replace("__", "."): value for key, value in settings.items()}
             engine = engine or registry.make(registry.Choice("echo", "", slots=slots or registry.ECHO_SLOTS))
-            return await stack.enter_async_context(Daemon(load(empty, given, env={}), engine))
+            return await stack.enter_async_context(Daemon(load(empty, given, env={}), engine, mind=mind))
 
         yield start
 

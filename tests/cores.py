@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voice_bridge.engines.base import STEP_LIMIT, Core, Ended, Event, Opening, Remember, Said
+from voice_bridge.engines.base import STEP_LIMIT, Core, Ended, Event, Injected, Opening, Remember, Said
 from voice_bridge.engines.echo import EchoCore
 
 HERE = Path(__file__)
@@ -86,7 +86,37 @@ class Slowing(Whims):
         return STEP_LIMIT * n / self._holds
 
 
+class Diary(EchoCore):
+    """Writes into a file what it is given to read or to say, and reports it as taken."""
+
+    def __init__(self, slots: int, file: str) -> None:
+        super().__init__(slots)
+        self._file = Path(file)
+
+    def open(self, slot: int, opening: Opening) -> None:
+        super().open(slot, opening)
+        if opening.call:  # not the one by which it is tried out
+            self._write("greeting", opening.greeting)
+            self._write("known", opening.known)
+
+    def say(self, slot: int, id: int, text: str, interruptible: bool) -> None:
+        super().say(slot, id, text, interruptible)
+        self._write("say", text)
+
+    def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
+        self._write(how, context)
+        self._events.append((slot, Injected(id)))
+
+    def _write(self, what: str, text: str) -> None:
+        with self._file.open("a") as file:
+            file.write(f"{what}: {text}\n")
+
+
 Progress = Callable[[str], None]
+
+
+def diary(slots: int, progress: Progress, file: str) -> Diary:
+    return Diary(slots, file)
 
 
 def whims(slots: int, progress: Progress, step: float = 0, first: float = 0) -> Whims:

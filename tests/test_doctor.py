@@ -445,7 +445,7 @@ def test_another_embedder_is_noted_with_what_it_costs() -> None:
     store.close()
     row = remembered()["Embedder"]
     assert row.state == "note"
-    assert row.text.endswith("have vectors of sentence-transformers:other; those of all 1 are made anew")
+    assert row.text == "wordllama, but the vectors of 1 memory are by sentence-transformers:other"
 
 
 @pytest.mark.usefixtures("installed")
@@ -477,10 +477,8 @@ def test_an_ear_that_is_off_or_lacks_its_model_is_noted(monkeypatch: pytest.Monk
     row = remembered('[memory]\near = "kyutai"\near_model = "nowhere/stt"\n')["Ear"]
     assert row.state == "note"
     monkeypatch.setattr(registry, "at_hand", lambda model: None)
-    assert (
-        "voice-bridge download nowhere/stt"
-        in remembered('[memory]\near = "kyutai"\near_model = "nowhere/stt"\n')["Ear"].remedy
-    )
+    row = remembered('[memory]\near = "kyutai"\near_model = "nowhere/stt"\n')["Ear"]
+    assert "voice-bridge download nowhere/stt" in row.remedy
 
 
 @pytest.mark.usefixtures("installed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import socket
 import stat
@@ -57,14 +58,8 @@ def connect(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]
 def test_values_come_back_as_they_were(connect: Connect) -> None:
     database = connect()
     ids = [0, -1, 2**31, 2**53 + 1, 2**63 - 1, -(2**63)]
-    values = [None, 1, 0.1, "Zoë's 'quoted\" words\0", *(b"\xff\x00\x01\x02\x03"[:n] for n in range(6))]
-    database.write(
-        [
-            TABLE,
-            *(("INSERT INTO t(id) VALUES (?)", (id,)) for id in ids),
-            *(("INSERT INTO t(value) VALUES (?)", (value,)) for value in values if False),
-        ]
-    )
+    values = [None, 1, 0.1, "Zoë's 'quoted\" words", *(b"\xff\x00\x01\x02\x03"[:n] for n in range(6))]
+    database.write([TABLE, *(("INSERT INTO t(id) VALUES (?)", (id,)) for id in ids)])
     assert {id for (id,) in database.query("SELECT id FROM t")} == set(ids)
     assert [database.query("SELECT count(*) FROM t WHERE id = ?", (id,)) for id in ids] == [[(1,)]] * len(ids)
     for value in values:
@@ -75,7 +70,7 @@ def test_a_write_that_fails_changes_nothing_and_holds_nobody_up(connect: Connect
     one, other = connect(), connect()
     one.write([TABLE])
     with pytest.raises(StoreError, match="no such table"):
-        one.write([("INSERT INTO t(id) VALUES (1)", ()), ("INSERT INTO nothing VALUES (1)", ())])
+        one.write([("INSERT INTO t(id) VALUES (1)", ()), ("INSERT INTO absent VALUES (1)", ())])
     other.write([("INSERT INTO t(id) VALUES (2)", ())])
     one.write([("INSERT INTO t(id) VALUES (3)", ())])
     assert one.query("SELECT id FROM t ORDER BY id") == [(2,), (3,)]
@@ -163,7 +158,6 @@ def test_a_writer_waits_for_its_turn_and_other_threads_run_meanwhile(tmp_path: P
 @pytest.mark.parametrize("how", ["full", "refused"])
 def test_a_full_disk_loses_nothing_and_it_works_again_when_there_is_room(tmp_path: Path, how: str) -> None:
     path = tmp_path / "memory.db"
-    kept = 0
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with closing(Local(path)) as database:
         database.write([TABLE])
@@ -172,10 +166,8 @@ def test_a_full_disk_loses_nothing_and_it_works_again_when_there_is_room(tmp_pat
                 database.query("PRAGMA max_page_count = 40")
             else:  # what the system says: no file grows beyond this
                 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
-            with pytest.raises(StoreError, match="there is no room on its disk|full or failing disk"):
-                for _ in range(100):
-                    database.write([("INSERT INTO t(value) VALUES (zeroblob(10000))", ())])
-                    kept += 1
+            refused, kept = _fill(database)
+            assert re.search(r"there is no room on its disk|full or failing disk", refused)
             assert database.query("SELECT count(*) FROM t") == [(kept,)]
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -325,7 +317,7 @@ def test_a_step_that_fails_leaves_the_older_tables(connect: Connect, monkeypatch
     database = connect()
     schema.migrate(database, "here")
     before = database.query("SELECT name, sql FROM sqlite_master ORDER BY name")
-    broken = ("CREATE TABLE new(id INTEGER)", "ALTER TABLE nothing ADD COLUMN a")
+    broken = ("CREATE TABLE new(id INTEGER)", "INSERT INTO absent VALUES (1)")
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, broken))
     with pytest.raises(StoreError, match="no such table"):
         schema.migrate(database, "here")
@@ -342,6 +334,16 @@ def test_what_a_newer_bridge_or_somebody_else_wrote_is_left_alone(connect: Conne
     database.write([("UPDATE meta SET value = 99 WHERE key = 'schema'", ())])
     with pytest.raises(StoreError, match=r"schema 99, this one knows \d+\): update voice-bridge"):
         schema.migrate(database, "here")
+
+
+def _fill(database: Database) -> tuple[str, int]:
+    """What it says when nothing more goes in, and how many rows did."""
+    for kept in range(1000):
+        try:
+            database.write([("INSERT INTO t(value) VALUES (zeroblob(10000))", ())])
+        except StoreError as error:
+            return str(error), kept
+    raise AssertionError("it was never full")
 
 
 def _remote(port: int, seconds: float) -> Remote:

@@ -132,8 +132,9 @@ def check_embedder(memory: Memory, counts: StoreStats | None) -> Row:
                 remedy = f"Start that server, or correct memory.embedder. {MEANWHILE}"
                 return _row("Embedder", "note", f"{url} {error}", remedy)
     if counts and counts.embedder not in ("", name):
-        text = f"{name}, but the memories have vectors of {counts.embedder}; those of all {counts.memories:,} are made anew"
-        return _row("Embedder", "note", text, f"The next start does it; memory.embedder = {counts.embedder} avoids it.")
+        text = f"{name}, but the vectors of {counted(counts.memories, 'memory')} are by {counts.embedder}"
+        remedy = f"The next start makes them anew; memory.embedder = {counts.embedder} would keep them."
+        return _row("Embedder", "note", text, remedy)
     if counts and counts.vectorless:
         text = f"{name}; the next start makes vectors for {counted(counts.vectorless, 'memory')} without one"
         return _row("Embedder", "ok", text)

@@ -77,7 +77,7 @@ def listed(
         _print_json(list(told))
         return
     console = Console()
-    console.print(memory_show.plain(f"{memory_show.whom(meant)}: {counted(meant.memories, "memory")}"))
+    console.print(memory_show.plain(f"{memory_show.whom(meant)}: {counted(meant.memories, 'memory')}"))
     console.print(memory_show.memories(found, newer))
     _print_rest(meant.memories - len(found))
 
@@ -153,9 +153,9 @@ def add(
         _print_json({"remembered": [_plain(one) for one in written], "superseded": [str(id) for id in renewed]})
         return
     for one in written:
-        typer.echo(f"remembered of {memory_show.whom(meant)}: {one.text}")
+        typer.echo(memory_show.plain(f"remembered of {memory_show.whom(meant)}: {one.text}"))
     for one in older:
-        typer.echo(f"superseded: {one.text}")
+        typer.echo(memory_show.plain(f"superseded: {one.text}"))
 
 
 @memory.command()
@@ -186,21 +186,23 @@ def forget(
         if ids:
             key = caller(given, store, who).key if who else ""
             meant = _by_id(store, key, ids)
-            _sure(f"{counted(len(meant), "memory")}:\n" + "\n".join(f"  {one.text}" for one in meant), yes)
-            gone = store.forgetcounted(one.id for one in meant, "memory")
+            said = "\n".join(f"  {memory_show.plain(one.text)}" for one in meant)
+            _sure(f"{counted(len(meant), 'memory')}:\n{said}", yes)
+            gone = store.forget_memories(one.id for one in meant)
         elif who:
             somebody = caller(given, store, who, new=True)
-            _sure(f"{memory_show.whom(somebody)}: {counted(somebody.memories, "memory")}", yes)
+            _sure(f"{memory_show.whom(somebody)}: {counted(somebody.memories, 'memory')}", yes)
             gone = store.forget(somebody.key)
         else:
-            _sure(counted(store.stats().memories, "memory") if older is None else f"what is older than {older:g} days", yes)
+            many = counted(store.stats().memories, "memory")
+            _sure(f"all that is older than {older:g} days" if older is not None else f"everything, {many}", yes)
             gone = store.expire(LATEST if older is None else time.time() - older * DAY)
         store.scrub()
     if as_json:
         _print_json({"forgotten": gone})
     else:
         rest = "; the server keeps them in its files until it writes over them" if memory_store.remote(given) else ""
-        typer.echo(f"forgot {counted(gone, "memory")}{rest}")
+        typer.echo(f"forgot {counted(gone, 'memory')}{rest}")
 
 
 @memory.command()
@@ -226,7 +228,7 @@ def export(
         count = memory_file.write(lines, file)
     if file:
         told = {"file": str(file), "memories": count}
-        typer.echo(json.dumps(told) if as_json else f"wrote {counted(count, "memory")} to {file}")
+        typer.echo(json.dumps(told) if as_json else f"wrote {counted(count, 'memory')} to {file}")
 
 
 @memory.command("import")
@@ -256,7 +258,7 @@ def import_(
         except NoEmbedding as error:
             typer.echo(f"voice-bridge: the bridge gives them vectors at its start: {error}", err=True)
     told = {"memories": count, "new": new}
-    typer.echo(json.dumps(told) if as_json else f"read {counted(count, "memory")}, {new:,} of them new")
+    typer.echo(json.dumps(told) if as_json else f"read {counted(count, 'memory')}, {new:,} of them new")
 
 
 @memory.command()

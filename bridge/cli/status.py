@@ -38,7 +38,16 @@ def status(config: operator.Config = None, url: operator.Url = None, as_json: op
     )
     if state["trouble"]:
         console.print(f"[yellow]no call can come in:[/] {escape(state['trouble'])}")
+    if memory := state["memory"]:
+        console.print(_memory(memory))
     console.print(_table(state["calls"]) if state["calls"] else "no calls")
+
+
+def _memory(memory: dict[str, Any]) -> str:
+    if memory["trouble"]:
+        return f"[yellow]nothing is remembered:[/] {escape(memory['trouble'])}"
+    reminders = ", ".join(f"{count} {what}" for what, count in memory["reminders"].items()) or "none"
+    return f"memory: {memory['written']} written since it began; reminders: {reminders}"
 
 
 def _table(calls: list[dict[str, Any]]) -> Table:

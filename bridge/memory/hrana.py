@@ -21,6 +21,7 @@ from .database import LOCK_PAUSE, LOCK_SECONDS, Row, Statement, StoreError, Valu
 SECURE = {"libsql": True, "https": True, "wss": True, "http": False, "ws": False}
 """Whether an address that begins so means TLS."""
 
+ADDRESS = "the memory's address must look like libsql://host or http://host:8080, with no token in it"
 CHUNK = 1 << 16  # bytes read between two looks at the clock
 
 
@@ -34,11 +35,12 @@ class Remote:
     def __init__(self, url: str, *, auth_token: str = "", seconds: float) -> None:
         """No request takes longer than `seconds`, unless the machine's own name lookup does."""
         address = urlsplit(url)
-        secure = SECURE.get(address.scheme)
-        if secure is None or not address.hostname or address.username or address.query not in {"", "tls=0"}:
-            raise StoreError("the memory's address must look like libsql://host or http://host:port, without a token")
-        if address.query == "tls=0":
-            secure = False
+        try:
+            secure, port = SECURE[address.scheme] and address.query != "tls=0", address.port
+        except (LookupError, ValueError):
+            raise StoreError(ADDRESS) from None
+        if not address.hostname or address.username or address.query not in {"", "tls=0"}:
+            raise StoreError(ADDRESS)
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._where = address.netloc
         self._path = address.path.rstrip("/") + "/v2/pipeline"
@@ -46,7 +48,7 @@ class Remote:
         if auth_token:
             self._headers["Authorization"] = f"Bearer {auth_token}"
         self._seconds = seconds
-        self._connection = kind(address.hostname, address.port, timeout=seconds)
+        self._connection = kind(address.hostname, port, timeout=seconds)
 
     def query(self, sql: str, args: Sequence[Value] = ()) -> list[Row]:
         rows = self._ask({"type": "execute", "stmt": _statement(sql, args)})["rows"]
