@@ -103,7 +103,9 @@ def synthesise(texts: list[str], voice: str, folder: Path) -> Iterator[NDArray[n
 
 def fill(store: Store, questions: list[recall_set.Question]) -> dict[int, str]:
     """Let the callers have said what they said; gives which fact each memory is."""
-    scribe, keys, now = Scribe(store, embedder("wordllama")), Callers(KEY.encode()), time.time()
+    maker = embedder("wordllama")
+    store.set_embedder(maker.name, maker.dim)
+    scribe, keys, now = Scribe(store, maker), Callers(KEY.encode()), time.time()
     facts = {}
     wanted = {question.caller for question in questions}
     for caller in recall_set.load():

@@ -10,7 +10,7 @@ from ..engines import base as engines
 from ..engines.base import Conversation, Opening
 from .config import Calls
 from .memory.client import Attention, Mind, Told
-from .memory.wire import Forgotten, Remind
+from .memory.wire import Remind
 from .observe.logs import Logger
 
 WAYS = {"silent": "remembered", "add_to_input": "add_to_input"}  # how a conversation is asked to inject
@@ -26,7 +26,8 @@ class Reminders:
         self._settings = settings
         self._log = log
         self._mind = mind
-        self._conversation: Conversation
+        self._conversation: Conversation | None = None
+        self._early: list[Told] = []  # before there was a conversation
         self._attention: Attention | None = None
         if mind and settings.remember and caller:
             self._attention = mind.attend(call, caller, rate, self._told)
@@ -46,6 +47,8 @@ class Reminders:
     def attach(self, conversation: Conversation) -> None:
         """From here on the model can be reminded."""
         self._conversation = conversation
+        for told in self._early:
+            self._told(told)
 
     def hear(self, pcm: NDArray[np.int16], at: int) -> None:
         """One frame of the caller, at the line's rate."""
@@ -83,21 +86,22 @@ class Reminders:
             self._attention.close()
 
     def _told(self, told: Told) -> None:
-        match told:
-            case Remind():
-                self._remind(told)
-            case Forgotten(memories):
-                self._log.info("the caller was forgotten", memories=memories)
-                self._conversation.say(self._settings.forgotten)
+        if self._conversation is None:
+            self._early.append(told)
+        elif isinstance(told, Remind):
+            self._remind(self._conversation, told)
+        else:
+            self._log.info("the caller was forgotten", memories=told.memories)
+            self._conversation.say(self._settings.forgotten)
 
-    def _remind(self, remind: Remind) -> None:
+    def _remind(self, conversation: Conversation, remind: Remind) -> None:
         assert self._attention
         assert self._mind
         how = self._mind.injection
         if how == "spoken":
-            id = self._conversation.say(remind.text)
+            id = conversation.say(remind.text)
         else:
-            id = self._conversation.inject(remind.text, how=WAYS[how])
+            id = conversation.inject(remind.text, how=WAYS[how])
         self._attention.asked(id, remind)
         self.given += len(remind.memories)
         self._log.info("reminded", memories=len(remind.memories), how=how)

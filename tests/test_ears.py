@@ -177,7 +177,7 @@ def test_sixty_four_callers_take_a_part_of_one_core() -> None:
     for i, frame in enumerate(frames):
         for voice in voices:
             voice.hear(frame, i * FRAME)
-    assert time.process_time() - begun < 0.5 * len(frames) * FRAME / RATE
+    assert time.process_time() - begun < 0.7 * len(frames) * FRAME / RATE
 
 
 # The ear
@@ -242,11 +242,13 @@ class Held:
 
     def __init__(self, text: str = "some words") -> None:
         self.text = text
+        self.begun = threading.Event()
         self.go = threading.Event()
         self.pieces: list[Sound] = []
 
     def __call__(self, pcm: Sound) -> str:
         self.pieces.append(pcm)
+        self.begun.set()
         assert self.go.wait(TIMEOUT)
         return self.text
 
@@ -378,6 +380,23 @@ def test_a_decoder_that_stalls_makes_it_drop_partials_first_and_never_wait(make:
     ear.settle()
     assert all(len(ear.finals(stream)) == 1 for stream in latest)
     assert len(held.pieces) <= WAITING + 1
+
+
+def test_final_texts_come_before_partials_and_are_dropped_after_them(make: Make, held: Held) -> None:
+    last = WAITING + 2
+    ear = make(held, *range(last + 1))
+    word, talk = alone(say("Hello?")), join(silence(0.5), say(SISTER))
+    ear.hear(word, 0)
+    assert held.begun.wait(TIMEOUT)
+    ear.hear(word, 1)
+    for stream in range(2, last):
+        ear.hear(talk, stream)
+    ear.hear(word, last)
+    held.go.set()
+    ear.settle()
+    told = [(stream, event.final) for stream, event in ear.events if isinstance(event, Heard)]
+    assert told[:3] == [(0, True), (1, True), (last, True)]
+    assert told[3:] == [(stream, False) for stream in range(4, last)]
 
 
 def test_a_newer_partial_takes_the_place_of_one_that_waits(make: Make, held: Held) -> None:

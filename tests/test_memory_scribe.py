@@ -97,6 +97,7 @@ def test_small_talk_and_orders_leave_no_trace(talk: Talk) -> None:
         ["I hate olives.", "I love olives now."],
         ["I'm allergic to penicillin.", "I'm not allergic to penicillin."],
         ["The key is under the mat in the hall.", "The key is on the mat in the hall."],
+        ["My exam in biology is on the third of May.", "The biology exam has been moved to the ninth of May."],
         ["I work for Meadow Foods.", "I've changed jobs, I work for Nordlicht now."],
         ["You can call me Liz.", "My name is Elizabeth."],
         ["My brother lives in Cardiff.", "My brother has moved to Bristol."],
@@ -123,7 +124,8 @@ def test_the_newer_word_on_a_thing_supersedes_the_older(talk: Talk, chain: list[
         ["My sister Anna's birthday is on the third of May.", "My sister Beth's birthday is on the ninth of June."],
         ["The gate code is 4417.", "The alarm code is 5520 now."],
         ["I love jazz.", "I love opera."],
-        ["I like dogs and cats.", "I don't like dogs and cats."],
+        ["I like dogs and cats and horses.", "I don't like dogs and cats and horses."],
+        ["We put the ladder and the paint on the shed.", "We put the ladder and the paint in the shed."],
         ["My exam is in room 12.", "My exam is on the third of May."],
         ["I have yoga class on Monday.", "I have yoga class with Tom in the park."],
         ["My boss is on leave.", "My boss is called Karen."],
@@ -134,6 +136,7 @@ def test_the_newer_word_on_a_thing_supersedes_the_older(talk: Talk, chain: list[
 def test_things_that_are_merely_similar_stand_side_by_side(talk: Talk, told: list[str]) -> None:
     talk.say(*told)
     assert talk.links("supersedes") == set()
+    assert len(talk.active()) == len(told)
 
 
 @pytest.mark.parametrize(

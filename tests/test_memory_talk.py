@@ -128,6 +128,7 @@ async def test_a_call_begins_with_the_standing_facts_and_the_newest_name(desk: D
     assert known.name == "Annabel"
     assert "penicillin" in known.context
     assert "is Anna." not in known.context  # superseded
+    await call.talk.took(wire.Took(known.memories, True, 0.0))
     await call.hears("Am I allergic to penicillin?")
     assert not call.of(wire.Remind)  # the model knows
 

@@ -149,16 +149,18 @@ class Attention:
         self._begin = begin
         self._tell_call = tell
         self._known: asyncio.Future[Known] = asyncio.get_running_loop().create_future()
+        self._late = False
         self._standing: tuple[int, ...] = ()
         self._given: dict[int, None] = {}  # in the order in which the model got them
         self._asked: dict[int, tuple[Remind, float]] = {}
 
     async def known(self) -> Known:
-        """What the call may begin with; nothing if the mind takes too long."""
+        """What the call may begin with; nothing if the mind takes too long. Then it comes as a reminder."""
         try:
             async with asyncio.timeout(START):
                 return await asyncio.shield(self._known)
         except TimeoutError:
+            self._late = True
             return Known()
 
     def begin(self) -> None:
@@ -185,6 +187,7 @@ class Attention:
         """The model is given these before the first frame, and again should it be lost."""
         self._standing = memories
         self._given = dict.fromkeys(memories)
+        self._mind._tell(self.id, wire.Took(memories, True, 0.0))
 
     def asked(self, id: int, remind: Remind) -> None:
         """The engine was asked, under this id, to take a reminder in."""
@@ -213,5 +216,7 @@ class Attention:
     def take(self, event: wire.Event) -> None:
         if isinstance(event, Known) and not self._known.done():
             self._known.set_result(event)
+            if self._late and event.memories and self._mind.injection != "spoken":
+                self._tell_call(Remind(event.context, event.memories, ()))
         elif isinstance(event, Remind | Forgotten):
             self._tell_call(event)

@@ -25,6 +25,10 @@ DAY = 86400.0  # seconds
 log = logging.getLogger("voice_bridge.mind")
 
 
+class _Resting(Exception):
+    """The store has just failed and is left alone for a while."""
+
+
 class Desk:
     """Opens the store when it is needed. What fails is told as a state, and costs the caller of `do` a None."""
 
@@ -50,12 +54,11 @@ class Desk:
 
     async def do(self, work: Callable[[Desk], Result]) -> Result | None:
         """Do it on the thread; None if the store cannot be had."""
-        if time.monotonic() < self._retry:
-            return None
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
+        except _Resting:
+            return None
         except (StoreError, NoEmbedding) as error:
-            self._retry = time.monotonic() + AGAIN
             self._change(str(error), errors=1)
             return None
         self._change("")
@@ -83,9 +86,15 @@ class Desk:
             log.info("forgot %d memories older than %.0f days", gone, days)
 
     def _work(self, work: Callable[[Desk], Result]) -> Result:
-        if not self._open:
-            self._open_store(log.info)
-        return work(self)
+        if time.monotonic() < self._retry:  # those that waited meanwhile shall not each wait as long as the first
+            raise _Resting
+        try:
+            if not self._open:
+                self._open_store(log.info)
+            return work(self)
+        except (StoreError, NoEmbedding):
+            self._retry = time.monotonic() + AGAIN
+            raise
 
     def _open_store(self, progress: Callable[[str], None]) -> None:
         init = self._init

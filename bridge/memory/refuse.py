@@ -130,7 +130,7 @@ _GUESS = re.compile(
     + any_of(r"""
     maybe|perhaps|possibly|probably|presumably|hopefully|supposedly|i(?: guess| suppose| wonder| wish| hope| doubt)
     (?:i|we|it|he|she|they) (?:might|may)|might be|could be|would be|may be|not (?:sure|certain)|no idea|who knows
-    i (?:don't|do not) (?:know|remember)|i dunno|i(?:'ll|'m| was) think(?:ing)?|i can't remember|i(?:'ve)? forgot(?:ten)?
+    i (?:don't|do not) (?:know|remember)|i dunno|i(?:'ll|'m| was) think(?:ing)?|i(?:'ve)? forgot(?:ten)?
     i think i(?:'ll| will| might| should| may)|if only|what if|seems? like|it seems|(?:can't|cannot
         |couldn't) (?:recall|remember|think of)|(?:want|wants|wanting|need|needs) to know
     ask(?:s|ing)? (?:me |us )?(?:for|whether|which|what|if|where)|didn't (?:quite )?(?:catch|hear|get|understand)

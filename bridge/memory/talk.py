@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ TAIL = 10  # frames of silence (0.8 s) that end the utterance under way when the
 LAST = 2.0  # seconds for the ear to finish it
 NAME = "name"  # the kind of memory that a greeting may use
 STANDING = 0.7  # how important a memory must be for a call to begin with it
+
+
+log = logging.getLogger("voice_bridge.mind")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ class Talk:
         self._spoken = self._began  # sample 0, by our clock, as near as frames have told
         self._at = 0
         self._turns: deque[tuple[Speaker, str]] = deque(maxlen=TURNS)
-        self._standing: set[int] = set()
+        self._known: tuple[int, ...] = ()  # what the call may begin with
+        self._standing: set[int] = set()  # what it began with
         self._given = set(begin.given)
         self._asked: dict[tuple[int, ...], Thought] = {}  # reminders that the engine has not answered
         self._own: set[int] = set()  # what was said in this call
@@ -73,10 +78,9 @@ class Talk:
         found = await parts.desk.do(lambda desk: desk.store.standing(self._caller, parts.standing))
         names = await parts.desk.do(lambda desk: desk.store.about(self._caller, NAME))
         facts = [memory for memory in found or () if memory.importance >= STANDING]
-        self._standing = {memory.id for memory in facts}
-        self._given |= self._standing
-        name = names[0].entities.value if names else ""
-        self._tell(wire.Known(name, known([memory.text for memory in facts]), tuple(self._standing)))
+        self._known = tuple(memory.id for memory in facts)
+        name = names[-1].entities.value if names else ""
+        self._tell(wire.Known(name, known([memory.text for memory in facts]), self._known))
         await parts.desk.do(lambda desk: desk.recall.load(self._caller))
 
     def hear(self, pcm: bytes, at: int) -> None:
@@ -103,6 +107,8 @@ class Talk:
         thought = self._asked.pop(took.memories, None)
         if took.taken:
             self._given.update(took.memories)
+            if took.memories == self._known:
+                self._standing.update(took.memories)
         if thought:
             await self._log(thought, took)
 
@@ -122,7 +128,9 @@ class Talk:
         if self._thinking:
             await self._thinking
         gone = await self._parts.desk.do(lambda desk: desk.forget(self._caller))
-        if gone is not None:
+        if gone is None:
+            log.error("%s could not be forgotten: `voice-bridge memory forget --caller` does it later", self._caller)
+        else:
             self._tell(wire.Forgotten(gone))
 
     async def end(self) -> None:
@@ -214,6 +222,8 @@ class Talk:
 
     async def _log(self, thought: Thought, took: wire.Took | None = None) -> None:
         """Write down what was thought, and what the engine made of it."""
+        if not self._listening:
+            return
         if took:
             thought.milliseconds["hand-over"] = 1000 * took.seconds
             if not took.taken:

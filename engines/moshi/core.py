@@ -304,7 +304,7 @@ class MoshiCore:
             self._busy.append(call)
 
     def _prepare(self, call: Slot) -> Iterator[None]:
-        """Give a call its persona and what is known of the caller, before its first frame; the last row of it is read with that frame."""
+        """Give a call its persona, and what is known of the caller; the last row is read with its first frame."""
         rows = np.concatenate([self._given.first, call.persona[:-1]])
         yield from self._read(call, call.row, call, rows)
         self._model.fill(call.index, self._given.silent[0])
