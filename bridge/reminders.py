@@ -98,10 +98,7 @@ class Reminders:
         assert self._attention
         assert self._mind
         how = self._mind.injection
-        if how == "spoken":
-            id = conversation.say(remind.text)
-        else:
-            id = conversation.inject(remind.text, how=WAYS[how])
+        id = conversation.say(remind.text) if how == "spoken" else conversation.inject(remind.text, how=WAYS[how])
         self._attention.asked(id, remind)
         self.given += len(remind.memories)
         self._log.info("reminded", memories=len(remind.memories), how=how)

@@ -42,6 +42,8 @@ def init(folder: Path, **changes: Any) -> MindInit:
         tokens=2000,
         injection="silent",
         standing=8,
+        calls=4,
+        gpu="",
     )
     return msgspec.structs.replace(told, **changes)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ import pytest
 for extra in ("libsql", "moonshine_voice", "webrtcvad", "wordllama"):
     pytest.importorskip(extra)
 
-from voice_bridge.bridge.memory import client  # noqa: E402
 from voice_bridge.bridge.memory.client import Mind  # noqa: E402
 from voice_bridge.codecs.resample import Down  # noqa: E402
 from voice_bridge.engines.host import HostEngine  # noqa: E402
@@ -70,7 +71,7 @@ async def test_a_caller_is_greeted_by_name_and_the_model_knows_what_was_said_in_
 
 
 async def test_what_is_known_too_late_for_the_beginning_comes_as_a_reminder(
-    bridge: Bridge, dial: Dial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bridge: Bridge, dial: Dial, tmp_path: Path
 ) -> None:
     mind, diary = Mind(init(tmp_path)), Diary(tmp_path)
     daemon = await bridge(engine=diary.engine, mind=mind)
@@ -78,8 +79,9 @@ async def test_what_is_known_too_late_for_the_beginning_comes_as_a_reminder(
     first = await dial(daemon, sound=says("My name is Anna."))
     await until(lambda: mind.written == 1)
     first.hang_up()
-    monkeypatch.setattr(client, "START", 0.0)
+    os.kill(mind._child.pid, signal.SIGSTOP)
     await dial(daemon)
+    os.kill(mind._child.pid, signal.SIGCONT)
     await until(lambda: diary.has("remembered: in earlier calls the caller told me: "))
     assert diary.lines[3] == "known: "
     await until(lambda: mind.counts["taken"] == 1)

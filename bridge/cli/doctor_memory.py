@@ -13,7 +13,7 @@ from rich import filesize
 from ...engines import registry
 from ...engines.hardware import GB, Machine
 from ...engines.moshi.config import ModelError
-from ..config.schema import Memory
+from ..config.memory import Memory
 from ..memory import begin, ladder
 from ..memory.callers import NoKey, load_key
 from ..memory.database import StoreError

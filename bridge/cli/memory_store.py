@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..admission import NAMELESS
-from ..config.schema import Memory
+from ..config.memory import Memory
 from ..memory.callers import SUFFIX, Callers, NoKey, load_key, normal
 from ..memory.database import Database, Local, StoreError
 from ..memory.embed import Embedder, NoEmbedding, embedder

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, get_origin
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
-from .schema import Clash, Number, Place, Section, Settings
+from .base import Clash, Place, Section
+from .schema import Number, Settings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

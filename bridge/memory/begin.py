@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from ...engines.hardware import Machine
 from ...engines.registry import Choice
-from ..config.schema import Memory
+from ..config.memory import Memory
 from . import ladder
 from .wire import Endpoint, MindInit
 
@@ -44,6 +44,8 @@ def init(memory: Memory, machine: Machine, choice: Choice) -> MindInit:
         tokens=rung.tokens,
         injection=memory.injection,
         standing=memory.standing,
+        calls=choice.slots,
+        gpu=choice.gpu,
     )
 
 

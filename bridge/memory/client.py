@@ -160,8 +160,8 @@ class Attention:
             async with asyncio.timeout(START):
                 return await asyncio.shield(self._known)
         except TimeoutError:
-            self._late = True
-            return Known()
+            self._late = not self._known.done()
+            return Known() if self._late else self._known.result()
 
     def begin(self) -> None:
         told = self._mind._tell(self.id, Begin(self._begin.call, self._begin.caller, self._begin.rate, (*self._given,)))

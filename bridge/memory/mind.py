@@ -24,6 +24,7 @@ from .llm import Llm, thinker
 from .store import StoreError
 from .talk import Parts, Talk
 
+STREAMS = 64  # that a model hears at once: each takes 100 MB, and with more it would not keep up
 NICE = 10  # below daemon and engine: memory may be late, sound may not
 
 log = logging.getLogger("voice_bridge.mind")
@@ -55,9 +56,6 @@ class Mind(asyncio.Protocol):
     def ear_says(self, stream: int, event: EarEvent) -> None:
         if talk := self._talks.get(stream):
             talk.ear_says(event)
-
-    def state(self, state: wire.State) -> None:
-        self.tell(0, state)
 
     def tell(self, id: int, event: wire.Event) -> None:
         self._send(process.pack_struct(Kind.EVENT, event, id))
@@ -139,7 +137,9 @@ class Mind(asyncio.Protocol):
             log.error("a fault of the mind; the calls go on", exc_info=error)
 
 
-def _ear(init: wire.MindInit, tell: Callable[[int, EarEvent], None]) -> Transcriber | None:
+def _ear(
+    init: wire.MindInit, tell: Callable[[int, EarEvent], None], progress: Callable[[str], None]
+) -> Transcriber | None:
     if init.ear == "moonshine":
         from ...engines.ears.moonshine import Moonshine
 
@@ -147,7 +147,7 @@ def _ear(init: wire.MindInit, tell: Callable[[int, EarEvent], None]) -> Transcri
     if init.ear == "kyutai":
         from ...engines.ears.kyutai import Kyutai
 
-        return Kyutai(tell, init.ear_model)
+        return Kyutai(tell, init.ear_model, streams=min(init.calls, STREAMS), progress=progress)
     return None
 
 
@@ -159,10 +159,10 @@ async def _run(sock: socket.socket, init: wire.MindInit, progress: Callable[[str
         with contextlib.suppress(RuntimeError):  # the loop has ended; nobody listens any more
             loop.call_soon_threadsafe(lambda: mind.ear_says(stream, event))
 
-    desk = Desk(init, lambda state: mind.state(state))
+    desk = Desk(init, lambda state: mind.tell(0, state))
     desk.start(progress)
     progress("loading the ear")
-    parts = Parts(desk, _ear(init, heard), thinker(init), init.injection, init.standing)
+    parts = Parts(desk, _ear(init, heard, progress), thinker(init), init.injection, init.standing)
     mind = Mind(parts)
     await loop.create_connection(lambda: mind, sock=sock)
     daily = asyncio.create_task(mind.look_after())
@@ -177,6 +177,8 @@ def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     init = process.first(sock, wire.MindInit)
     os.nice(NICE)
+    if init.gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = init.gpu
 
     def progress(text: str) -> None:
         sock.sendall(process.pack(Kind.PROGRESS, payload=text.encode()))

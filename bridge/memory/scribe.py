@@ -90,11 +90,9 @@ class Scribe:
             same_thing = new.about != "" and new.about == was.about
             if same_thing and _flat(new.value) != _flat(was.value):
                 continue
-            if (
-                len(added) <= MORE
-                if same_thing
-                else not added and len(told) >= ENOUGH and _placed(noted) == _placed(old)
-            ):
+            if not same_thing and _placed(noted) != _placed(old):  # "on the shed" and "in the shed"
+                continue
+            if (same_thing and len(added) <= MORE) or (not added and len(told) >= ENOUGH):
                 return True
             if _exact(noted.text) == _exact(old.text):
                 alike.append(old.text)

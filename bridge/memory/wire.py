@@ -9,8 +9,6 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from ...engines.base import Speaker
-
 Injection: TypeAlias = Literal["silent", "add_to_input", "spoken"]
 
 
@@ -45,6 +43,10 @@ class MindInit(msgspec.Struct, frozen=True):
     injection: Injection
     standing: int
     """How many facts a call begins with at most."""
+    calls: int
+    """That there may be at once."""
+    gpu: str
+    """The UUID of the GPU to take, where there are several."""
 
     def __repr__(self) -> str:
         return f"MindInit({self.store}, ear {self.ear}, thinker {self.thinker})"
