@@ -17,7 +17,8 @@ MARKS = re.compile(r"(?i)\b(?:system|assistant|user|admin|developer|memory|conte
 ORDERS = re.compile(
     r"\b(?:"
     + any_of(r"""
-    (?:forget|ignore|disregard|override|overrule|bypass|erase|delete|wipe|clear|drop|discard|unlearn|reset|purge)
+    (?:forget|ignore|disregard|override|overrule|bypass|erase|delete|wipe|clear|drop|discard|unlearn|reset|purge
+        |supersede|overwrite)
         (?: out| up| about)? (?:all|everything|anything|whatever|your|previous|prior|earlier|past|me|them all|that you
         |the (?:above|rules?|instructions?|memor\w+|system|safety|past|previous|last|database|records?)
         |(?:any|every) (?:of|previous|prior|earlier|rules?|instructions?|memor\w+)|what (?:you|i|they|he|she|we)
@@ -47,6 +48,7 @@ ORDERS = re.compile(
     (?:assistants?|ai|bots?|chatbots?|agents?|models?) (?:must|should|shall|has to|have to|obeys?|always|never
         |is (?:to|allowed|permitted|required|instructed|free)|needs? to)
     (?:as|like) an? (?:ai|assistant|language model)
+    (?:read|tell|show|give|send) me (?:everything|all) (?:that |what )?you
     (?:previous|last|earlier|next|every|each|all|any|all the|the other|another|other|most) (?:callers?|users?
         |person who (?:calls|called)|customers? who (?:calls?|called))
     callers? before|callers? who|this caller|the (?:caller|user)(?:'s)? (?:is|has|was|wants?|may|must|should|can|will

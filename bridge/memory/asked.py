@@ -1,0 +1,246 @@
+"""What a sentence asks for and of whom, and what sorts of answer a memory holds: rules of English."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from .about import introduces, names_in
+from .english import STOP_WORDS, listed, words
+
+Kin = Mapping[str, str]
+"""Names of the caller's people, in lower case: "anna" is his "sister"."""
+
+TIME = frozenset({"date", "weekday", "clock", "year"})
+NAMED = frozenset({"person", "name"})
+
+PEOPLE = {
+    alias: line.split()[0]
+    for line in """
+        mother mum mom mam mummy mommy|father dad daddy papa|parents folks|sister sis|brother|son boy|daughter girl|
+        child children kid kids|baby|wife|husband|partner|grandmother grandma gran granny nan nana|
+        grandfather grandad granddad grandpa|grandson|granddaughter|grandchildren grandchild|aunt auntie aunty|uncle|
+        niece|nephew|cousin|friend mate pal|neighbour neighbor neighbours neighbors|colleague coworker workmate|
+        girlfriend|boyfriend|fiance fiancé|fiancee fiancée|flatmate roommate housemate|lodger tenant
+    """.strip().split("|")
+    for alias in line.split()
+}
+PROPER = frozenset(
+    listed("mum mom mam mummy mommy dad daddy papa grandma gran granny nan nana grandad granddad grandpa")
+)
+THEIRS = frozenset(listed("my our your his her their"))
+BETWEEN = frozenset(
+    listed("own best good old older elder eldest younger youngest big little twin late dear poor new second")
+)
+TITLES = frozenset(listed("mr mrs ms miss dr"))
+OWNING = frozenset(listed("of for does do did is are was were has have had can will would should"))
+PRONOUNS = frozenset(listed("he she him her his hers"))
+
+_CLAUSE = re.compile(r"(?<=[.?!;,:])\s+")
+_ASKING = re.compile(r"\b(?:what|when|where|who|whom|whose|which|how|why)(?:'s)?\b|\?")
+_WANTING = re.compile(
+    r"\b(?:remind me|tell me|i need|i want|i forgot|i've forgotten|can't (?:remember|recall|think of)|give me|let me know"
+    r"|looking for|please|asks?|asked|wants?|needs?|order|book)\b"
+)
+_CALLER = re.compile(
+    r"\b(?:i|i'm|i've|i'd|i'll|my|we|we're|we've|we'd|we'll|our|ours|mine|us|myself)\b|\b(?:of|on|to) me\b"
+)
+
+_DAY = r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?"
+_MONTH = r"(?:january|february|march|april|may|june|july|august|september|october|november|december)"
+_NUMBER = (
+    r"(?:\d+|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty|thirty|forty|fifty|sixty"
+    r"|seventy|eighty|ninety|hundred|thousand|dozen)"
+)
+_HOUR = r"(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
+_ORDINAL = (
+    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+teenth|twentieth|thirtieth"
+    r"|(?:twenty|thirty)[ -]\w+|\d+(?:st|nd|rd|th))"
+)
+_UNIT = r"(?:minutes?|hours?|days?|weeks?|months?|years?|nights?|fortnights?)"
+
+# The sorts of things that a memory may tell, by the words that give them away.
+SORTS = {
+    sort: re.compile(pattern)
+    for sort, pattern in {
+        "clock": rf"o'?clock|\bhalf past\b|\b(?:past|to|at|after|before|until|till|between|by|from) (?:about )?{_HOUR}\b"
+        rf"|\bnoon\b|\bmid(?:day|night)\b|\d[:.]\d\d|\d ?[ap]\.?m\b|\blunchtime\b|\bin the (?:morning|afternoon|evening)s?\b"
+        rf"|\b(?:morning|afternoon|evening)s\b|, {_HOUR}\.?$",
+        "weekday": rf"\b(?:{_DAY}|weekends?|weekdays?|every day)\b",
+        "date": rf"\b{_ORDINAL} (?:of )?{_MONTH}|\b{_MONTH} (?:{_ORDINAL}|\d+|next)\b|\btomorrow\b|\b(?:christmas|easter)\b"
+        rf"|\b(?:in|by|until|till|since|next|last|this|after|before|to|from|for) {_MONTH}\b|\bend of\b"
+        r"|\b(?:next|this|last) (?:week|month|year|spring|summer|autumn|winter|weekend)\b"
+        r"|\b(?:in|of) (?:the )?(?:spring|summer|autumn|winter)\b",
+        "year": r"\b(?:19|20)\d\d\b",
+        "span": rf"\b(?:{_NUMBER}|half an?|(?:for|takes?|lasts?|about) an?|a few|several) (?:and a half )?{_UNIT}\b|\bfortnight\b",
+        "often": r"\b(?:every|once|twice|daily|weekly|monthly|yearly)\b|\btimes an?\b",
+        "money": r"[£$€]|\b(?:pounds?|euros?|dollars?|pence|quid|cents?|per cent)\b",
+        "measure": rf"\b{_NUMBER} (?:per ?cent|kilos?|kilograms?|kg|grams?|stone|met(?:re|er)s?|centimet(?:re|er)s?|cm"
+        r"|feet|foot|inch(?:es)?|miles?|kilomet(?:re|er)s?|km|lit(?:re|er)s?|square|degrees)\b",
+        "age": rf"\byears? old\b|\bturns?\b|\bborn\b|\bbirthday\b|\baged?\b|\bwill be {_NUMBER}\b",
+        "count": rf"\b{_NUMBER}\b",
+        "place": r"\b(?:in|at|under|underneath|beneath|behind|beside|next to|near|above|inside|between|opposite|by|below"
+        r"|outside|over|on) (?:the|my|our|an?|his|her|its|their|that|this)\b|\bat home\b|\b(?:up|down)stairs\b"
+        r"|\b\d+ \w+ (?:road|street|lane|avenue|close|drive|way|square|crescent|gardens|terrace|hill|yard|court|row)\b",
+        "email": r"@|\w dot \w",
+        "name": r"\b(?:called|named|nickname|call me|with)\b",
+    }.items()
+}
+_DATED = re.compile("|".join(SORTS[sort].pattern for sort in ("date", "clock", "year", "measure")))
+_DIGITS = re.compile(r"\d[\d ]*\d|\d")
+PHONE_DIGITS = 5  # and more are not the number of a house or a code
+
+# What is asked for, by the words that ask; the first that fits counts.
+_WANTS = [
+    (re.compile(pattern), frozenset(listed(sorts)))
+    for pattern, sorts in [
+        (rf"\bhow many (?:more )?{_UNIT}\b(?! of\b)|\bhow much (?:time|longer)\b", "date weekday clock year span"),
+        (r"\bhow long(?:er)?\b.*\b(?:left|until|till|stay|still|valid|good|may|can)\b", "date weekday clock year span"),
+        (r"\bhow long\b", "span date year"),
+        (r"\bhow much\b.*\b(?:cost|pay|paid|charge|earn|price|spend|spent|owe|rent|worth)|\bhow much (?:is|are|was)\b", "money"),
+        (r"\bwhat (?:do|does|did|will|may|would)\b.*\b(?:cost|charge|pay|earn)\b", "money"),
+        (r"\bhow many\b", "count"),
+        (r"\bhow often\b", "often"),
+        (r"\bhow old\b", "age"),
+        (r"\bhow (?:wide|tall|high|deep|big|far|fast|heavy|large|thick|hot|strong|much)\b", "measure money span"),
+        (r"\b(?:what|which) (?:time|hour)\b|\bhow (?:early|late)\b", "clock"),
+        (r"\b(?:what|which) year\b", "year"),
+        (r"\b(?:what|which)(?:'s| is)?(?: the)?(?: exact)? (?:date|day|weekday|month|week|evening|night|morning)\b", "date weekday"),
+        (r"\bwhen(?:'s)?\b|\bhow soon\b", "date weekday clock year"),
+        (r"\bwho(?:m|se|'s)?\b", "person name"),
+        (r"\bwhere(?:'s|abouts)?\b", "place"),
+        (r"\be-?mail\b", ""),
+        (r"\baddress\b|\b(?:what|which) (?:town|city|place|country|village|street|road|ward|station)\b", "place name"),
+        (r"\b(?:phone|telephone|mobile|fax|contact) number\b", "phone"),
+        (r"\bwhat(?:'s| is| was) the (?:rent|cost|fee|charge|bill|salary|price|fare|deposit)\b", "money"),
+        (r"\b(?:what|which) (?:\w+ )?(?:firm|company|shop|agency|brand|make|model|supplier|provider|store|bank|team|club)\b", "name"),
+        (r"\b(?:digits|number|code|pin|combination|reference|figure)\b", "code measure money"),
+        (r"\b(?:what|which)\b.*\bcalled\b|\bname\b", "name person"),
+    ]
+]  # fmt: skip
+_VERB = r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|shall|am|might|must)"
+_NOUN = re.compile(
+    rf"\b(?:what|which|how many)(?:'s)? (?!(?:{_VERB}|i|we|my|the|a|of|time|day|date)\b)"
+    rf"(?P<noun>(?:[\w-]+ ){{0,2}}?[\w-]+)(?= (?:{_VERB}|i|we|my|our|the|of|to|in|on|for|from|at|it|you|he|she|they)\b|[?.,!]|$)"
+    rf"|\bwhat(?:'s| is| are| was) (?:my|our|the|his|her|their|[\w']+'s) (?P<thing>(?:[\w-]+ ){{0,2}}?[\w-]+)"
+    r"(?= (?:of|for|at|in|on|to|from|that|which|i|we|again|called|now)\b|[?.,!]|$)"
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a sentence asks for."""
+
+    clause: str
+    """The part of it that asks; all of it when none does."""
+    asks: bool
+    wants: frozenset[str]
+    """Sorts of which one must be in an answer; empty when any may."""
+    noun: tuple[str, ...]
+    """The thing that is asked about: "which blood group"."""
+    counted: str
+    """Of what a number is asked."""
+    owners: frozenset[str]
+    """Whose thing it is; empty for the caller's own."""
+    people: frozenset[str]
+    """Whoever is spoken of besides."""
+    own: bool
+    """Whether it speaks of the caller or of somebody of his."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a memory tells."""
+
+    sorts: frozenset[str]
+    names: frozenset[str]
+    """Of people, places and things, in lower case."""
+    people: frozenset[str]
+
+
+def kin_in(texts: Iterable[str]) -> dict[str, str]:
+    """The names of the caller's people, as his memories introduce them."""
+    kin: dict[str, str] = {}
+    for text in texts:
+        for name in names_in(text):
+            last = name.lower().split()[-1]
+            for relation in introduces(text, last) & PEOPLE.keys():
+                kin.setdefault(last, PEOPLE[relation])
+    return kin
+
+
+def ask(text: str, kin: Kin) -> Asked:
+    asking = [clause for clause in _CLAUSE.split(text) if _ASKING.search(plain(clause))]
+    clause = " ".join(asking) or text
+    said, whole = plain(clause), plain(text)
+    wants = next((sorts for pattern, sorts in _WANTS if pattern.search(said)), frozenset())
+    noun = _NOUN.search(said)
+    things = tuple(word for word in (noun["noun"] or noun["thing"]).split() if word not in STOP_WORDS) if noun else ()
+    found = _people(said, kin)
+    owners = frozenset().union(*(ids for ids, owns in found if owns))
+    people = frozenset().union(*(ids for ids, _ in found))
+    if not found and PRONOUNS & set(said.split()):
+        people = frozenset().union(*(ids for ids, _ in _people(whole, kin)))
+    return Asked(
+        clause=clause,
+        asks=bool(asking) or _WANTING.search(whole) is not None,
+        wants=wants,
+        noun=things,
+        counted=things[-1] if things and wants == {"count"} else "",
+        owners=owners,
+        people=people,
+        own=bool(_CALLER.search(whole) or people),
+    )
+
+
+def tell(text: str, kin: Kin) -> Told:
+    sorts, names = _sorts(text)
+    people = frozenset().union(*(ids for ids, _ in _people(plain(text), kin)))
+    others = names - kin.keys()
+    if others:
+        sorts |= {"name", "person", "place"}
+    if people:
+        sorts |= {"person"}
+    return Told(sorts, names, people)
+
+
+def plain(text: str) -> str:
+    return text.lower().replace("\u2019", "'").replace("-", " ")
+
+
+@lru_cache(maxsize=20_000)
+def _sorts(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    said = plain(text)
+    sorts = {sort for sort, pattern in SORTS.items() if pattern.search(said)}
+    numbers = [len(re.sub(r"\D", "", digits)) for digits in _DIGITS.findall(_DATED.sub(" ", said))]
+    if numbers and "money" not in sorts:
+        sorts.add("code")
+    if max(numbers, default=0) >= PHONE_DIGITS:
+        sorts.add("phone")
+    return frozenset(sorts), frozenset(word for name in names_in(text) for word in words(name) if word not in TITLES)
+
+
+def _people(said: str, kin: Kin) -> list[tuple[frozenset[str], bool]]:
+    """Everyone in a text: relation and name, and whether something is said or asked to be his."""
+    pieces = re.findall(r"[\w']+", said)
+    found: list[tuple[frozenset[str], bool]] = []
+    for at, piece in enumerate(pieces):
+        word = piece.removesuffix("'s")
+        before = at - 1
+        while before >= 0 and pieces[before] in BETWEEN | TITLES:
+            before -= 1
+        prior = pieces[before] if before >= 0 else ""
+        if word in PEOPLE and pieces[at + 1 : at + 3] != ["in", "law"]:
+            if word in PROPER or prior in THEIRS or prior.endswith("'s"):
+                owns = piece != word or prior in OWNING or (before > 0 and pieces[before - 1] in OWNING)
+                found.append((frozenset({PEOPLE[word]}), owns))
+        elif word in kin:
+            owns = piece != word or prior in OWNING
+            if found and prior in PEOPLE and PEOPLE[prior] in found[-1][0]:
+                ids, owned = found.pop()
+                found.append((ids | {word}, owned or owns))
+            else:
+                found.append((frozenset({word, kin[word]}), owns))
+    return found
