@@ -6,7 +6,7 @@ import logging
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,6 @@ BATCH = 64  # texts in a request: under the limits of the endpoints in use, and 
 TIMEOUT = 10.0  # seconds for a batch: more than a busy endpoint takes, less than anybody waits in a call
 
 SENTENCES = "sentence-transformers:"
-HEAD = "sentence-transformers needs its extra: pip install 'voice-bridge[sentences]'"
 
 
 class NoEmbedding(Exception):
@@ -58,21 +57,26 @@ class Wordllama:
     name = "wordllama"
 
     def __init__(self) -> None:
-        root = logging.getLogger()
-        handlers, level = root.handlers[:], root.level
-        try:
-            import wordllama
-        except ImportError as error:
-            raise NoEmbedding("wordllama is not installed: pip install 'voice-bridge[memory]'") from error
-        finally:  # importing it sets up logging for the whole process
-            root.handlers[:] = handlers
-            root.setLevel(level)
-        here = Path(wordllama.__file__).parent
-        self._model = wordllama.WordLlama.load(cache_dir=here, disable_download=True)
+        self._model = wordllama_model()
         self.dim = int(self._model.embedding.shape[1])
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        return unit(self._model.embed(list(texts)))
+        return unit(self._model.embed([text.lower() for text in texts]))
+
+
+@cache
+def wordllama_model() -> Any:
+    """The one of this process; raises NoEmbedding."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        import wordllama
+    except ImportError as error:
+        raise NoEmbedding("wordllama is not installed: pip install 'voice-bridge[memory]'") from error
+    finally:  # importing it sets up logging for the whole process
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 
 
 class Endpoint:
@@ -144,7 +148,9 @@ class Sentences:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise NoEmbedding(HEAD) from error
+            raise NoEmbedding(
+                "sentence-transformers is not installed: pip install 'voice-bridge[sentences]'"
+            ) from error
         self.name = asked
         self._model: Any = SentenceTransformer(asked.removeprefix(SENTENCES))
         self.dim = int(self._model.get_sentence_embedding_dimension())
