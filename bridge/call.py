@@ -389,6 +389,7 @@ class Call:
             seconds=round(self.seconds, 3),
             end=end,
             recording=self._tape.path,
+            memories=self._reminders.given,
             **measured(self.stats),
         )
 

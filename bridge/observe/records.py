@@ -49,6 +49,7 @@ class CallRecord(msgspec.Struct, kw_only=True):
     deadline_misses: int = 0
     engine_losses: int = 0
     digits: int = 0
+    memories: int = 0
     first_audio_ms: float | None = None
     mouth_to_ear_ms: dict[str, float] | None = None
     frame_ms: dict[str, float] | None = None
