@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from voice_bridge.bridge.cli import app
+from voice_bridge.bridge.cli import app, memory_file
 from voice_bridge.bridge.memory.callers import Callers, load_key
 from voice_bridge.bridge.memory.embed import embedder
 from voice_bridge.bridge.memory.kinds import Judged, Memory, Moment, Thought
 from voice_bridge.bridge.memory.recall import Recall
 from voice_bridge.bridge.memory.scribe import Scribe
-from voice_bridge.bridge.memory.store import Store
+from voice_bridge.bridge.memory.store import Store, StoreError
 
 pytest.importorskip("libsql")
 pytest.importorskip("wordllama")
@@ -67,6 +67,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def talked(here: Path) -> Iterator[Store]:
     """A store, of which Anna's last memory supersedes her second, and in which there was one call to explain."""
+    (here / "memory.db.key").write_text("not-a-real-key-but-long-enough-for-it")
     maker = embedder("wordllama")
     store = Store.open("memory.db")
     store.reembed(maker.name, maker.dim, maker.embed, lambda done, total: None)
@@ -375,10 +376,16 @@ def test_one_caller_can_be_exported_to_the_terminal(talked: Store) -> None:
 
 
 def test_an_export_that_fails_leaves_what_was_there(talked: Store, here: Path) -> None:
+    def failing() -> Iterator[dict[str, Any]]:
+        yield next(talked.export())
+        raise StoreError("the disk is gone")
+
     (here / "out.jsonl").write_text("before")
-    assert "nowhere/out.jsonl cannot be written" in error("export", "nowhere/out.jsonl")
+    with pytest.raises(StoreError):
+        memory_file.write(failing(), Path("out.jsonl"))
     assert (here / "out.jsonl").read_text() == "before"
-    assert sorted(path.name for path in here.glob("*out*")) == ["out.jsonl"]
+    assert [path.name for path in here.glob("out*")] == ["out.jsonl"]
+    assert "nowhere/out.jsonl cannot be written" in error("export", "nowhere/out.jsonl")
 
 
 @pytest.mark.parametrize(

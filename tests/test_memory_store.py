@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from tests.memories import DIM, add, found, letters, said, supersedes
+from tests.memories import DIM, add, embed, found, letters, said, supersedes
 from tests.sqld import Sqld
 from voice_bridge.bridge.memory.kinds import Entities, Judged, Link, Thought
 from voice_bridge.bridge.memory.store import Store, StoreError
@@ -107,6 +107,7 @@ def test_nobody_sees_what_another_caller_said(store: Store) -> None:
     [
         '" OR caller:c2 OR "',
         "caller:c2",
+        "c1",
         "NOT",
         "code*",
         "NEAR(code secret)",
@@ -132,6 +133,17 @@ def test_rare_words_weigh_more(store: Store) -> None:
     (best, score), (_, second), *_ = store.search("anna", ["appointments", "dentist"], 9)
     assert best == rare.id
     assert 1 > score > 0.5 > second > 0
+
+
+def test_words_that_are_everywhere_are_left_out_but_for_the_rarest(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = [said(f"the dentist said {n}") for n in range(20)]
+    rare = said("the appointment is on Friday")
+    add(store, *common, rare)
+    monkeypatch.setattr("voice_bridge.bridge.memory.words.LOOKED_AT", 10)
+    assert found(store, "dentist", "appointment") == {rare.id}
+    assert found(store, "dentist", "said") == {memory.id for memory in common}
 
 
 def test_a_reader_learns_of_every_change(reopen: Open) -> None:
@@ -202,6 +214,18 @@ def test_another_embedder_makes_all_vectors_anew_and_goes_on_after_a_kill(reopen
     assert sorted(one.vectors("caller1").matrix[:, 0].tolist()) == [1.0] * 83 + [2.0] * 67
     one.reembed("other", 3, dies, lambda *step: steps.append(step))
     assert len(steps) == 3
+
+
+def test_vectors_of_two_embedders_are_never_mixed(reopen: Open) -> None:
+    one, other = reopen(), reopen()
+    memory = said("abc")
+    add(one, memory)
+    other.set_embedder("other", DIM)
+    other.reembed("other", DIM, embed, lambda *_: None)
+    assert other.vectors("anna").ids.tolist() == [memory.id]
+    assert one.vectors("anna").ids.tolist() == []
+    add(one, said("later"))
+    assert other.vectors("anna").ids.tolist() == [memory.id]
 
 
 def test_an_export_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:

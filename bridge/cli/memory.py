@@ -220,7 +220,7 @@ def export(
     \b
     Examples:
       voice-bridge memory export memories.jsonl
-      voice-bridge memory export --caller +15551234567 | jq .memory.text
+      voice-bridge memory export --caller Anna | jq '.memory.text // empty'
     """
     given = operator.settings(config).memory
     with opened(given) as store:

@@ -58,8 +58,9 @@ def memories(found: Iterable[Memory], newer: Mapping[int, int]) -> Table:
     table.add_column("what", ratio=1, overflow="fold")
     for one in found:
         text = plain(one.text, "dim strike" if one.id in newer else "")
-        about = Text(f"superseded by {_id(newer[one.id])} · " if one.id in newer else "", "yellow")
-        about.append(_about(one), "dim")
+        about = Text(_about(one), "dim")
+        if one.id in newer:
+            about = Text.assemble((f"superseded by {_id(newer[one.id])}", "yellow"), (" · ", "dim"), about)
         source = f"call {one.source_call[-CALL:]}" if one.source_call else ""
         table.add_row(_id(one.id), Group(when(one.timestamp), plain(source, "dim")), Group(text, about))
     return table
@@ -74,10 +75,11 @@ def judged(candidates: Iterable[Judged]) -> Table:
     table.add_column("what, and why", ratio=1, overflow="fold")
     for one in candidates:
         what = plain(one.memory.text, "bold" if one.injected else "")
+        why = plain(one.why, "green" if one.injected else "dim")
         if one.injected:
-            what.append("\ninjected", "bold green").append(f": {one.why}" if one.why else "", "not bold green")
-        elif one.why:
-            what.append("\n").append_text(plain(one.why, "dim"))
+            why = Text.assemble(("injected: " if one.why else "injected", "bold green"), why)
+        if why:
+            what = Text.assemble(what, "\n", why)
         scores = (f"{score:.2f}" for score in (one.similarity, one.words, one.relevance, one.importance))
         table.add_row(_id(one.memory.id), *scores, what)
     return table
@@ -98,14 +100,16 @@ def explain(console: Console, thoughts: Sequence[Thought], caller: CallerSummary
     """Every moment of a call."""
     first = thoughts[0]
     name = whom(caller) if caller else short(first.caller)
-    console.print(plain(f"call {first.call} of {name}, {when(first.timestamp)}", "bold"))
+    console.print(plain(f"call {first.call}, {when(first.timestamp)}", "bold"))
+    console.print(plain(name))
+    console.print()
     for thought in thoughts:
-        console.print("", _heard(thought))
+        console.print(_heard(thought))
         ranked = sorted(thought.judged, key=worth, reverse=True)
         shown = [one for at, one in enumerate(ranked) if everything or one.injected or at < FIRST]
         console.print(Padding(judged(shown), (0, 0, 0, INDENT)))
         if left := len(ranked) - len(shown):
-            console.print(Padding(Text(f"and {left} that matter less: --all shows them", "dim"), (0, 0, 0, INDENT)))
+            console.print(Padding(Text(f"and {left} that matter less: --all shows them", "dim"), (0, 0, 1, INDENT)))
 
 
 def stats(told: Mapping[str, Any]) -> Table:
@@ -150,7 +154,7 @@ def _id(id: int) -> str:
 
 def _about(one: Memory) -> str:
     about = one.entities.about + (f" = {one.entities.value}" if one.entities.value else "")
-    parts = (one.entities.kind, about, ", ".join(one.emotions), f"importance {one.importance:.2f}")
+    parts = (f"{one.entities.kind} {one.importance:.2f}", about, ", ".join(one.emotions))
     return "".join(sign if sign.isprintable() else " " for sign in " · ".join(filter(None, parts)))
 
 

@@ -39,7 +39,14 @@ OWNING = frozenset(listed("of for does do did is are was were has have had can w
 PRONOUNS = frozenset(listed("he she him her his hers"))
 
 _CLAUSE = re.compile(r"(?<=[.?!;,:])\s+")
-_ASKING = re.compile(r"\b(?:what|when|where|who|whom|whose|which|how|why)(?:'s)?\b|\?")
+_VERB = (
+    r"(?:is|are|was|were|do|does|did|has|have|had|can|can't|could|will|would|should|shall|am|might|must|mustn't|ought)"
+)
+# A question word asks at the beginning of a clause, before a verb, and after "tell me"; elsewhere it joins clauses.
+_BEGINS = r"(?:^|[,.;:] |\b(?:and|so|but|or|then|know|remember|forgot|forgotten|asks?|tell me|remind me|say|see|sure|on|in|at|to|by|from|for|until|till|with|of) )"
+_ASKING = re.compile(
+    rf"\b(?:what|which|whose|how|why)(?:'s)?\b|\b(?:when|where|who|whom)(?:'s| {_VERB}\b)|{_BEGINS}(?:when|where|who|whom|whereabouts)\b|\?"
+)
 _WANTING = re.compile(
     r"\b(?:remind me|tell me|i need|i want|i forgot|i've forgotten|can't (?:remember|recall|think of)|give me|let me know"
     r"|looking for|please|asks?|asked|wants?|needs?|order|book)\b"
@@ -104,23 +111,22 @@ _WANTS = [
         (r"\bhow many\b", "count"),
         (r"\bhow often\b", "often"),
         (r"\bhow old\b", "age"),
-        (r"\bhow (?:wide|tall|high|deep|big|far|fast|heavy|large|thick|hot|strong|much)\b", "measure money span"),
-        (r"\b(?:what|which) (?:time|hour)\b|\bhow (?:early|late)\b", "clock"),
+        (r"\bhow (?:wide|tall|high|deep|big|far|fast|heavy|large|thick|hot|much)\b", "measure money span"),
+        (r"\b(?:what|which) (?:time|hour)\b|\bhow (?:early|late)\b", "clock span"),
         (r"\b(?:what|which) year\b", "year"),
         (r"\b(?:what|which)(?:'s| is)?(?: the)?(?: exact)? (?:date|day|weekday|month|week|evening|night|morning)\b", "date weekday"),
-        (r"\bwhen(?:'s)?\b|\bhow soon\b", "date weekday clock year"),
-        (r"\bwho(?:m|se|'s)?\b", "person name"),
-        (r"\bwhere(?:'s|abouts)?\b", "place"),
+        (rf"\bwhen(?:'s| {_VERB}\b)|{_BEGINS}when\b|\bhow soon\b", "date weekday clock year"),
+        (rf"\bwho(?:m|se|'s| {_VERB}\b)|{_BEGINS}who\b", "person name"),
+        (rf"\bwhere(?:'s| {_VERB}\b)|{_BEGINS}where(?:abouts)?\b", "place"),
         (r"\be-?mail\b", ""),
         (r"\baddress\b|\b(?:what|which) (?:town|city|place|country|village|street|road|ward|station)\b", "place name"),
         (r"\b(?:phone|telephone|mobile|fax|contact) number\b", "phone"),
         (r"\bwhat(?:'s| is| was) the (?:rent|cost|fee|charge|bill|salary|price|fare|deposit)\b", "money"),
         (r"\b(?:what|which) (?:\w+ )?(?:firm|company|shop|agency|brand|make|model|supplier|provider|store|bank|team|club)\b", "name"),
         (r"\b(?:digits|number|code|pin|combination|reference|figure)\b", "code measure money"),
-        (r"\b(?:what|which)\b.*\bcalled\b|\bname\b", "name person"),
+        (r"\b(?:what|which)\b.*\bcalled\b|\bname\b", "name"),
     ]
 ]  # fmt: skip
-_VERB = r"(?:is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|shall|am|might|must)"
 _NOUN = re.compile(
     rf"\b(?:what|which|how many)(?:'s)? (?!(?:{_VERB}|i|we|my|the|a|of|time|day|date)\b)"
     rf"(?P<noun>(?:[\w-]+ ){{0,2}}?[\w-]+)(?= (?:{_VERB}|i|we|my|our|the|of|to|in|on|for|from|at|it|you|he|she|they)\b|[?.,!]|$)"

@@ -105,15 +105,14 @@ class Desk:
         self._open = True
 
     def _match(self, progress: Callable[[str], None]) -> None:
-        """Make the store's vectors those of our embedder."""
+        """Make the store's vectors those of our embedder; one that was killed at it is gone on with."""
         maker = self.embedder
-        if self.store.embedder != (maker.name, maker.dim):
-            self.store.reembed(
-                maker.name,
-                maker.dim,
-                maker.embed,
-                lambda done, total: progress(f"embedding memories anew with {maker.name}: {done} of {total}"),
-            )
+        self.store.reembed(
+            maker.name,
+            maker.dim,
+            maker.embed,
+            lambda done, total: progress(f"embedding memories anew with {maker.name}: {done} of {total}"),
+        )
 
     def _close(self) -> None:
         if self._open:

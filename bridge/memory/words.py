@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from .database import Database, Value
 
 WORDS = 32  # looked for at most: a long sentence, and what SQL takes in one question
-LOOKED_AT = 20_000  # rows that a search goes through, the rarest words first: ten milliseconds or so
+LOOKED_AT = 10_000  # rows that a search ranks, those of the rarest words first: some six milliseconds
 TOKEN = re.compile(r"[^\W_]+")  # what the index takes for a word, or less: it means nothing in the index's own language
 
 # The index holds active memories only. No caller has the id 0: who is not known finds nothing.
