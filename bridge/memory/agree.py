@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .asked import TITLES, plain
-from .embed import Vectors, unit, wordllama_model
+from .embed import unit, wordllama_model
 from .english import STOP_WORDS, stem, words
 
 APART = 0.15  # cosine of words that have nothing in common, at most
@@ -38,18 +38,19 @@ class Vocabulary:
 
     def __init__(self) -> None:
         self._model = wordllama_model()
-        self._vectors: Vectors
-        self._weights: Vectors  # [words]
-        self._stems: NDArray[np.intp]
-        self._clear()
+        self._rows: dict[str, int] = {}
+        self._vectors = np.empty((KEPT, self._model.embedding.shape[1]), np.float32)
+        self._weights = np.empty(KEPT, np.float32)
+        self._stems = np.empty(KEPT, np.int64)
 
     def bags(self, texts: Sequence[Sequence[str]]) -> list[Bag]:
         """Bags of these words, which hold until the next ones are made."""
-        if len(self._rows) > KEPT:
-            self._clear()
-        new = list(dict.fromkeys(word for text in texts for word in text if word not in self._rows))
+        new = {word for text in texts for word in text} - self._rows.keys()
+        if len(self._rows) + len(new) > KEPT:
+            self._rows.clear()
+            new = {word for text in texts for word in text}
         if new:
-            self._learn(new)
+            self._learn(sorted(new))
         return [Bag(np.array([self._rows[word] for word in text], np.intp)) for text in texts]
 
     def cover(self, wanted: Bag, bags: Sequence[Bag]) -> NDArray[np.float32]:
@@ -57,32 +58,19 @@ class Vocabulary:
         if not len(wanted):
             return np.zeros(len(bags), np.float32)
         weights = self._weights[wanted.rows]
-        shares = [self._best(wanted, bag) @ weights for bag in bags]
-        return np.asarray(np.array(shares, np.float32) / weights.sum())
-
-    def _best(self, wanted: Bag, bag: Bag) -> NDArray[np.float32]:
-        """[wanted]: how well the best word of the bag agrees with each."""
-        if not len(bag):
-            return np.zeros(len(wanted), np.float32)
-        near = self._vectors[wanted.rows] @ self._vectors[bag.rows].T
-        same = self._stems[wanted.rows][:, None] == self._stems[bag.rows]
-        return np.asarray(np.where(same, 1, np.clip((near - APART) / (ALIKE - APART), 0, 1)).max(1), np.float32)
+        rows = np.concatenate([bag.rows for bag in bags])
+        near = self._vectors[wanted.rows] @ self._vectors[rows].T
+        same = self._stems[wanted.rows][:, None] == self._stems[rows]
+        agree = np.where(same, 1, np.clip((near - APART) / (ALIKE - APART), 0, 1))  # [wanted, words of all bags]
+        ends = np.cumsum([len(bag) for bag in bags])
+        best = [agree[:, end - len(bag) : end].max(1, initial=0) for bag, end in zip(bags, ends, strict=True)]
+        return np.asarray(np.array(best) @ weights / weights.sum(), np.float32)
 
     def _learn(self, new: Sequence[str]) -> None:
         raw = self._model.embed(list(new))
-        start = len(self._rows)
-        for at, word in enumerate(new, start):
-            self._rows[word] = at
-            self._numbers.setdefault(stem(word), len(self._numbers))
-        stems = np.array([self._numbers[stem(word)] for word in new], np.intp)
-        self._vectors: Vectors = np.concatenate([self._vectors, unit(raw)])
+        start, end = len(self._rows), len(self._rows) + len(new)
+        self._rows.update(zip(new, range(start, end), strict=True))
+        self._vectors[start:end] = unit(raw)
         # The lengths of wordllama's vectors grow with what a word tells: "the" 1.6, "number" 9.7, "gate" 19.7.
-        self._weights = np.concatenate([self._weights, np.linalg.norm(raw, axis=1).astype(np.float32)])
-        self._stems = np.concatenate([self._stems, stems])
-
-    def _clear(self) -> None:
-        self._rows: dict[str, int] = {}
-        self._numbers: dict[str, int] = {}
-        self._vectors = np.zeros((0, self._model.embedding.shape[1]), np.float32)
-        self._weights = np.zeros(0, np.float32)
-        self._stems = np.zeros(0, np.intp)
+        self._weights[start:end] = np.linalg.norm(raw, axis=1)
+        self._stems[start:end] = [hash(stem(word)) for word in new]

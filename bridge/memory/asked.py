@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .about import introduces, names_in
-from .english import STOP_WORDS, listed, words
+from .english import STOP_WORDS, content_words, listed, words
+from .kinds import Moment
 
 Kin = Mapping[str, str]
 """Names of the caller's people, in lower case: "anna" is his "sister"."""
@@ -43,13 +44,17 @@ _VERB = (
     r"(?:is|are|was|were|do|does|did|has|have|had|can|can't|could|will|would|should|shall|am|might|must|mustn't|ought)"
 )
 # A question word asks at the beginning of a clause, before a verb, and after "tell me"; elsewhere it joins clauses.
-_BEGINS = r"(?:^|[,.;:] |\b(?:and|so|but|or|then|know|remember|forgot|forgotten|asks?|tell me|remind me|say|see|sure|on|in|at|to|by|from|for|until|till|with|of) )"
+_BEGINS = (
+    r"(?:^|[,.;:] |\b(?:and|so|but|or|then|know|remember|forgot|forgotten|asks?|tell me|remind me|say|see|sure|on|in|at"
+    r"|to|by|from|for|until|till|with|of) )"
+)
 _ASKING = re.compile(
-    rf"\b(?:what|which|whose|how|why)(?:'s)?\b|\b(?:when|where|who|whom)(?:'s| {_VERB}\b)|{_BEGINS}(?:when|where|who|whom|whereabouts)\b|\?"
+    rf"\b(?:what|which|whose|how|why)(?:'s)?\b|\b(?:when|where|who|whom)(?:'s| {_VERB}\b)"
+    rf"|{_BEGINS}(?:when|where|who|whom|whereabouts)\b|\?"
 )
 _WANTING = re.compile(
-    r"\b(?:remind me|tell me|i need|i want|i forgot|i've forgotten|can't (?:remember|recall|think of)|give me|let me know"
-    r"|looking for|please|asks?|asked|wants?|needs?|order|book)\b"
+    r"\b(?:remind me|tell me|i need|i want|i forgot|i've forgotten|can't (?:remember|recall|think of)|give me"
+    r"|let me know|looking for|please|asks?|asked|wants?|needs?|order|book)\b"
 )
 _CALLER = re.compile(
     r"\b(?:i|i'm|i've|i'd|i'll|my|we|we're|we've|we'd|we'll|our|ours|mine|us|myself)\b|\b(?:of|on|to) me\b"
@@ -63,8 +68,8 @@ _NUMBER = (
 )
 _HOUR = r"(?:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)"
 _ORDINAL = (
-    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+teenth|twentieth|thirtieth"
-    r"|(?:twenty|thirty)[ -]\w+|\d+(?:st|nd|rd|th))"
+    r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|\w+teenth|twentieth"
+    r"|thirtieth|(?:twenty|thirty)[ -]\w+|\d+(?:st|nd|rd|th))"
 )
 _UNIT = r"(?:minutes?|hours?|days?|weeks?|months?|years?|nights?|fortnights?)"
 
@@ -73,23 +78,24 @@ SORTS = {
     sort: re.compile(pattern)
     for sort, pattern in {
         "clock": rf"o'?clock|\bhalf past\b|\b(?:past|to|at|after|before|until|till|between|by|from) (?:about )?{_HOUR}\b"
-        rf"|\bnoon\b|\bmid(?:day|night)\b|\d[:.]\d\d|\d ?[ap]\.?m\b|\blunchtime\b|\bin the (?:morning|afternoon|evening)s?\b"
-        rf"|\b(?:morning|afternoon|evening)s\b|, {_HOUR}\.?$",
+        r"|\bnoon\b|\bmid(?:day|night)\b|\d[:.]\d\d|\d ?[ap]\.?m\b|\blunchtime\b"
+        rf"|\bin the (?:morning|afternoon|evening)\b|\b(?:morning|afternoon|evening)s\b|, {_HOUR}\.?$",
         "weekday": rf"\b(?:{_DAY}|weekends?|weekdays?|every day)\b",
-        "date": rf"\b{_ORDINAL} (?:of )?{_MONTH}|\b{_MONTH} (?:{_ORDINAL}|\d+|next)\b|\btomorrow\b|\b(?:christmas|easter)\b"
-        rf"|\b(?:in|by|until|till|since|next|last|this|after|before|to|from|for) {_MONTH}\b|\bend of\b"
+        "date": rf"\b{_ORDINAL} (?:of )?{_MONTH}|\b{_MONTH} (?:{_ORDINAL}|\d+|next)\b"
+        rf"|\b(?:tomorrow|christmas|easter)\b|\b(?:in|by|until|till|since|next|last|this|after|before|to|from|for) {_MONTH}\b|\bend of\b"
         r"|\b(?:next|this|last) (?:week|month|year|spring|summer|autumn|winter|weekend)\b"
         r"|\b(?:in|of) (?:the )?(?:spring|summer|autumn|winter)\b",
         "year": r"\b(?:19|20)\d\d\b",
-        "span": rf"\b(?:{_NUMBER}|half an?|(?:for|takes?|lasts?|about) an?|a few|several) (?:and a half )?{_UNIT}\b|\bfortnight\b",
+        "span": rf"\b(?:{_NUMBER}|half an?|(?:for|takes?|lasts?|about) an?|a few|several) (?:and a half )?{_UNIT}\b"
+        r"|\bfortnight\b",
         "often": r"\b(?:every|once|twice|daily|weekly|monthly|yearly)\b|\btimes an?\b",
         "money": r"[£$€]|\b(?:pounds?|euros?|dollars?|pence|quid|cents?|per cent)\b",
         "measure": rf"\b{_NUMBER} (?:per ?cent|kilos?|kilograms?|kg|grams?|stone|met(?:re|er)s?|centimet(?:re|er)s?|cm"
         r"|feet|foot|inch(?:es)?|miles?|kilomet(?:re|er)s?|km|lit(?:re|er)s?|square|degrees)\b",
         "age": rf"\byears? old\b|\bturns?\b|\bborn\b|\bbirthday\b|\baged?\b|\bwill be {_NUMBER}\b",
         "count": rf"\b{_NUMBER}\b",
-        "place": r"\b(?:in|at|under|underneath|beneath|behind|beside|next to|near|above|inside|between|opposite|by|below"
-        r"|outside|over|on) (?:the|my|our|an?|his|her|its|their|that|this)\b|\bat home\b|\b(?:up|down)stairs\b"
+        "place": r"\b(?:in|at|under|underneath|beneath|behind|beside|next to|near|above|inside|between|opposite|by"
+        r"|below|outside|over|on) (?:the|my|our|an?|his|her|its|their|that|this)\b|\bat home\b|\b(?:up|down)stairs\b"
         r"|\b\d+ \w+ (?:road|street|lane|avenue|close|drive|way|square|crescent|gardens|terrace|hill|yard|court|row)\b",
         "email": r"@|\w dot \w",
         "name": r"\b(?:called|named|nickname|call me|with)\b",
@@ -97,8 +103,16 @@ SORTS = {
 }
 _DATED = re.compile("|".join(SORTS[sort].pattern for sort in ("date", "clock", "year", "measure")))
 _DIGITS = re.compile(r"\d[\d ]*\d|\d")
+_THE_THING = re.compile(r"\bwhat(?:'s| is| are| was)\b")
+_POINTING = re.compile(
+    r"^(?:and|but|or|what about|how about)\b|\b(?:it|that|there|he|she|him|her|his|hers|they|them|their)\b"
+)
+ENOUGH = 2  # words that tell something make a question that stands by itself
+TURNS = 2  # the caller's words and the reply: older ones drown the question
 PHONE_DIGITS = 5  # and more are not the number of a house or a code
 
+_DAYS = r"(?:date|day|weekday|month|week|evening|night|morning)"
+_NAMED = r"(?:firm|company|shop|agency|brand|make|model|supplier|provider|store|bank|team|club)"
 # What is asked for, by the words that ask; the first that fits counts.
 _WANTS = [
     (re.compile(pattern), frozenset(listed(sorts)))
@@ -106,7 +120,8 @@ _WANTS = [
         (rf"\bhow many (?:more )?{_UNIT}\b(?! of\b)|\bhow much (?:time|longer)\b", "date weekday clock year span"),
         (r"\bhow long(?:er)?\b.*\b(?:left|until|till|stay|still|valid|good|may|can)\b", "date weekday clock year span"),
         (r"\bhow long\b", "span date year"),
-        (r"\bhow much\b.*\b(?:cost|pay|paid|charge|earn|price|spend|spent|owe|rent|worth)|\bhow much (?:is|are|was)\b", "money"),
+        (r"\bhow much\b.*\b(?:cost|pay|paid|charge|earn|price|spend|spent|owe|rent|worth)", "money"),
+        (r"\bhow much (?:is|are|was)\b", "money"),
         (r"\bwhat (?:do|does|did|will|may|would)\b.*\b(?:cost|charge|pay|earn)\b", "money"),
         (r"\bhow many\b", "count"),
         (r"\bhow often\b", "often"),
@@ -114,7 +129,7 @@ _WANTS = [
         (r"\bhow (?:wide|tall|high|deep|big|far|fast|heavy|large|thick|hot|much)\b", "measure money span"),
         (r"\b(?:what|which) (?:time|hour)\b|\bhow (?:early|late)\b", "clock span"),
         (r"\b(?:what|which) year\b", "year"),
-        (r"\b(?:what|which)(?:'s| is)?(?: the)?(?: exact)? (?:date|day|weekday|month|week|evening|night|morning)\b", "date weekday"),
+        (rf"\b(?:what|which)(?:'s| is)?(?: the)?(?: exact)? {_DAYS}\b", "date weekday"),
         (rf"\bwhen(?:'s| {_VERB}\b)|{_BEGINS}when\b|\bhow soon\b", "date weekday clock year"),
         (rf"\bwho(?:m|se|'s| {_VERB}\b)|{_BEGINS}who\b", "person name"),
         (rf"\bwhere(?:'s| {_VERB}\b)|{_BEGINS}where(?:abouts)?\b", "place"),
@@ -122,14 +137,15 @@ _WANTS = [
         (r"\baddress\b|\b(?:what|which) (?:town|city|place|country|village|street|road|ward|station)\b", "place name"),
         (r"\b(?:phone|telephone|mobile|fax|contact) number\b", "phone"),
         (r"\bwhat(?:'s| is| was) the (?:rent|cost|fee|charge|bill|salary|price|fare|deposit)\b", "money"),
-        (r"\b(?:what|which) (?:\w+ )?(?:firm|company|shop|agency|brand|make|model|supplier|provider|store|bank|team|club)\b", "name"),
+        (rf"\b(?:what|which) (?:\w+ )?{_NAMED}\b", "name"),
         (r"\b(?:digits|number|code|pin|combination|reference|figure)\b", "code measure money"),
         (r"\b(?:what|which)\b.*\bcalled\b|\bname\b", "name"),
     ]
-]  # fmt: skip
+]
 _NOUN = re.compile(
     rf"\b(?:what|which|how many)(?:'s)? (?!(?:{_VERB}|i|we|my|the|a|of|time|day|date)\b)"
-    rf"(?P<noun>(?:[\w-]+ ){{0,2}}?[\w-]+)(?= (?:{_VERB}|i|we|my|our|the|of|to|in|on|for|from|at|it|you|he|she|they)\b|[?.,!]|$)"
+    r"(?P<noun>(?:[\w-]+ ){0,2}?[\w-]+)"
+    rf"(?= (?:{_VERB}|i|we|my|our|the|of|to|in|on|for|from|at|it|you|he|she|they)\b|[?.,!]|$)"
     rf"|\bwhat(?:'s| is| are| was) (?:my|our|the|his|her|their|[\w']+'s) (?P<thing>(?:[\w-]+ ){{0,2}}?[\w-]+)"
     r"(?= (?:of|for|at|in|on|to|from|that|which|i|we|again|called|now)\b|[?.,!]|$)"
 )
@@ -146,6 +162,8 @@ class Asked:
     """Sorts of which one must be in an answer; empty when any may."""
     noun: tuple[str, ...]
     """The thing that is asked about: "which blood group"."""
+    named: bool
+    """Whether it names the thing, as in "what is my blood group"."""
     counted: str
     """Of what a number is asked."""
     owners: frozenset[str]
@@ -154,6 +172,11 @@ class Asked:
     """Whoever is spoken of besides."""
     own: bool
     """Whether it speaks of the caller or of somebody of his."""
+
+    def about_others(self, told: Told) -> bool:
+        """Whether a memory tells of people although nobody was asked about."""
+        who = "person" in self.wants and not self.people and not told.owners
+        return bool(told.people) and not who
 
 
 @dataclass(frozen=True)
@@ -164,6 +187,15 @@ class Told:
     names: frozenset[str]
     """Of people, places and things, in lower case."""
     people: frozenset[str]
+    owners: frozenset[str]
+    """Those of them of whose things it tells."""
+
+
+def context(moment: Moment) -> str:
+    """What was said just before, when what is said now means little without; else nothing."""
+    if len(content_words(moment.said)) >= ENOUGH and not _POINTING.search(plain(moment.said)):
+        return ""
+    return " ".join(text for _, text in moment.before[-TURNS:])
 
 
 def kin_in(texts: Iterable[str]) -> dict[str, str]:
@@ -177,25 +209,26 @@ def kin_in(texts: Iterable[str]) -> dict[str, str]:
     return kin
 
 
-def ask(text: str, kin: Kin) -> Asked:
+def ask(text: str, kin: Kin, before: str = "") -> Asked:
+    """What a text asks; `before` is what it goes on from."""
     asking = [clause for clause in _CLAUSE.split(text) if _ASKING.search(plain(clause))]
     clause = " ".join(asking) or text
-    said, whole = plain(clause), plain(text)
+    said, whole = plain(clause), plain(f"{before} {text}")
     wants = next((sorts for pattern, sorts in _WANTS if pattern.search(said)), frozenset())
     noun = _NOUN.search(said)
     things = tuple(word for word in (noun["noun"] or noun["thing"]).split() if word not in STOP_WORDS) if noun else ()
     found = _people(said, kin)
-    owners = frozenset().union(*(ids for ids, owns in found if owns))
-    people = frozenset().union(*(ids for ids, _ in found))
-    if not found and PRONOUNS & set(said.split()):
-        people = frozenset().union(*(ids for ids, _ in _people(whole, kin)))
+    if not found and PRONOUNS & set(re.findall(r"\w+", said)):
+        found = [(ids, False) for ids, _ in _people(whole, kin)]
+    people = _all(ids for ids, _ in found)
     return Asked(
         clause=clause,
-        asks=bool(asking) or _WANTING.search(whole) is not None,
+        asks=bool(asking) or _WANTING.search(plain(text)) is not None,
         wants=wants,
         noun=things,
+        named=bool(things) and _THE_THING.search(said) is not None,
         counted=things[-1] if things and wants == {"count"} else "",
-        owners=owners,
+        owners=_all(ids for ids, owns in found if owns),
         people=people,
         own=bool(_CALLER.search(whole) or people),
     )
@@ -203,13 +236,18 @@ def ask(text: str, kin: Kin) -> Asked:
 
 def tell(text: str, kin: Kin) -> Told:
     sorts, names = _sorts(text)
-    people = frozenset().union(*(ids for ids, _ in _people(plain(text), kin)))
+    found = _people(plain(text), kin)
+    people = _all(ids for ids, _ in found)
     others = names - kin.keys()
     if others:
         sorts |= {"name", "person", "place"}
     if people:
         sorts |= {"person"}
-    return Told(sorts, names, people)
+    return Told(sorts, names, people, _all(ids for ids, owns in found if owns))
+
+
+def _all(sets: Iterable[frozenset[str]]) -> frozenset[str]:
+    return frozenset().union(*sets)
 
 
 def plain(text: str) -> str:

@@ -4,27 +4,54 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .agree import Vocabulary, telling
-from .asked import NAMED, PEOPLE, TIME, Asked, Told, ask, kin_in, tell
+from .asked import PEOPLE, TIME, Asked, Told, ask, context, kin_in, tell
 from .embed import Embedder, Vectors
 from .kinds import Candidate, Memory, Moment
 from .shelf import Shelf
 from .store import Store
 
+Column = NDArray[np.float32]
+
 LIMIT = 15  # candidates
-POOL = 200  # nearest by meaning that are looked at more closely: of a made set 98 % of the right ones are among them
+POOL = 200  # nearest by meaning that are looked at more closely: a question in other words is far from its answer
 FOUND = 20  # by words, beside them
-NEIGHBOURS = 14  # memories on the same thing that speak for one: about as many as people tell of a thing
+NEIGHBOURS = 14  # memories that speak for one: about as many as people tell of a thing
 KEPT = 512 << 20  # bytes of vectors in memory: five callers of 100,000 memories, or thousands of usual ones
 DAY = 86400.0  # seconds
 
-WEIGHTS = {}
+WEIGHTS = {
+    "similarity": 0.2,
+    "asking": 2.0,
+    "neighbours": 18.0,
+    "words": 2.5,
+    "noun": 0.7,
+    "importance": 2.2,
+    "age": -0.4,
+    "time": 2.0,
+    "sort": 1.5,
+    "other time": -1.7,
+    "value": 1.1,
+    "theirs": 3.9,
+    "stranger": -2.2,
+    "old": -1.4,
+    "anew": 3.9,
+}
+"""What each piece of evidence counts in the order of the candidates, found on the dev half of the made set."""
+
+VALUES = ("name", "code", "clock", "weekday", "date", "money", "measure", "phone", "email", "place", "span")
+"""Sorts of which a newer memory may tell another one."""
+
+_CHANGED = re.compile(
+    r"\b(?:now|nowadays|instead|after all|changed?|moved|switched|swapped|new|another|no longer|any ?more|put back"
+    r"|delayed|from (?:now|this|today))\b"
+)
 
 
 @dataclass
@@ -85,49 +112,61 @@ class Recall:
     def candidates(self, caller: str, moment: Moment) -> list[Candidate]:
         """At most 15 memories that may matter now, best first; those that the model knows are among them."""
         copy = self._copy(caller)
-        if not copy.rows:
+        if not copy.rows or not moment.said.strip():
             return []
-        pool, names, evidence = self.evidence(caller, copy, moment)
-        order = np.argsort(-(evidence @ np.array([WEIGHTS[name] for name in names])), kind="stable")[:LIMIT]
-        similarity, agree = names.index("similarity"), names.index("words")
-        return [Candidate(pool[at], float(evidence[at, similarity]), float(evidence[at, agree])) for at in order]
+        pool, evidence = self._evidence(caller, copy, moment)
+        order = np.argsort(-sum(WEIGHTS[name] * column for name, column in evidence.items()), kind="stable")[:LIMIT]
+        found = [
+            Candidate(pool[at], float(evidence["similarity"][at]), float(evidence["words"][at]))
+            for at in order.tolist()
+        ]
+        return self._with_what_they_hang_on(found, copy)
 
-    def evidence(self, caller: str, copy: _Copy, moment: Moment):
-        count = len(copy.rows)
-        first = ask(moment.said, {})
-        said = self._embedder.embed([moment.said, first.clause])
-        near = copy.matrix[:count] @ said.T  # [count, 2]
-        top = np.argpartition(-near[:, 0], min(POOL, count) - 1)[:POOL]
-        found = [id for id, _ in self._store.search(caller, telling(moment.said), FOUND)]
-        ids = dict.fromkeys([*copy.ids[top].tolist(), *(id for id in found if id in copy.rows)])
-        pool = self._store.get(ids)
-        rows = np.array([copy.rows[memory.id] for memory in pool])
+    def _evidence(self, caller: str, copy: _Copy, moment: Moment) -> tuple[list[Memory], dict[str, Column]]:
+        """The memories that are nearest in meaning or words, and what speaks for and against each."""
+        before, count = context(moment), len(copy.rows)
+        said = f"{before} {moment.said}" if before else moment.said
+        vectors = self._embedder.embed([said, ask(moment.said, {}).clause])
+        near = copy.matrix[:count] @ vectors.T  # [count, 2]
+        top = copy.ids[np.argpartition(-near[:, 0], min(POOL, count) - 1)[:POOL]]
+        found = (id for id, _ in self._store.search(caller, telling(said), FOUND) if id in copy.rows)
+        pool = self._store.get(dict.fromkeys([*top.tolist(), *found]))
+        rows = np.array([copy.rows[memory.id] for memory in pool], np.intp)
         kin = kin_in(memory.text for memory in pool)
-        asked = ask(moment.said, kin)
-        told = [tell(memory.text, kin) for memory in pool]
+        asked, told = ask(moment.said, kin, before), [tell(memory.text, kin) for memory in pool]
         without = PEOPLE.keys() | kin.keys()
-        wanted, clause, noun, *bags = self._vocabulary.bags(
-            [
-                telling(moment.said, without),
-                telling(asked.clause, without),
-                [word for word in asked.noun if word not in without],
-                *(telling(memory.text, without) for memory in pool),
-            ]
+        wanted, noun, *bags = self._vocabulary.bags(
+            [telling(said, without), telling(" ".join(asked.noun), without)]
+            + [telling(memory.text, without) for memory in pool]
         )
         cover = self._vocabulary.cover
-        columns = {
+        alike = np.maximum(copy.matrix[rows] @ copy.matrix[rows].T, 0)  # [pool, pool]
+        age = np.array([moment.now - memory.timestamp for memory in pool], np.float32) / DAY
+        return pool, {
             "similarity": near[rows, 0],
             "asking": near[rows, 1],
-            "neighbours": neighbours(copy.matrix[rows], near[rows, 0]),
+            "neighbours": _neighbours(alike, near[rows, 0]),
             "words": cover(wanted, bags),
-            "asking words": cover(clause, bags),
-            "noun": cover(noun, bags) if len(noun) else np.full(len(pool), 0.5),
-            "importance": np.array([memory.importance for memory in pool]),
-            "age": np.log1p(np.maximum(0, np.array([moment.now - memory.timestamp for memory in pool]) / DAY)),
-            **fits(asked, told),
-            **ages(pool, told, copy.matrix[rows], np.maximum(0, neighbours(copy.matrix[rows], near[rows, 0]))),
+            "noun": cover(noun, bags) if len(noun) else np.full(len(pool), 0.5, np.float32),
+            "importance": np.array([memory.importance for memory in pool], np.float32),
+            "age": np.log1p(np.maximum(age, 0)),
+            **_fits(asked, told),
+            **_ages(pool, told, alike),
         }
-        return pool, list(columns), np.stack(list(columns.values()), 1)
+
+    def _with_what_they_hang_on(self, found: list[Candidate], copy: _Copy) -> list[Candidate]:
+        """The candidates, and right after each the memories without which it cannot be understood."""
+        there = {one.memory.id for one in found}
+        links = [link for link in self._store.linked(there) if link.relation == "hangs_on" and link.parent_id in there]
+        missing = {link.child_id: link.parent_id for link in links if link.child_id in copy.rows.keys() - there}
+        brought: dict[int, list[Candidate]] = {}
+        by_id = {one.memory.id: one for one in found}
+        for memory in self._store.get(missing):
+            one = by_id[missing[memory.id]]
+            brought.setdefault(one.memory.id, []).append(
+                Candidate(memory, one.similarity, one.words, via=one.memory.id)
+            )
+        return [each for one in found for each in (one, *brought.get(one.memory.id, ()))][:LIMIT]
 
     def _copy(self, caller: str) -> _Copy:
         copy = self._copies.get(caller)
@@ -143,51 +182,43 @@ class Recall:
         return copy
 
 
-def fits(asked: Asked, told: Sequence[Told]) -> dict[str, NDArray[np.float32]]:
-    """What speaks for or against each memory by the sorts of things that it tells, and of whom."""
-    def flags(of) -> NDArray[np.float32]:
-        return np.array([of(one) for one in told], np.float32)
-    wants = asked.wants
+def _fits(asked: Asked, told: Sequence[Told]) -> dict[str, Column]:
+    """What speaks for or against each memory by the sorts of things that it tells, and by of whom it tells."""
+    wants, spoken_of = asked.wants, asked.owners | asked.people
+
+    def each(holds: Callable[[Told], bool]) -> Column:
+        return np.array([holds(one) for one in told], np.float32)
+
     return {
-        "time": flags(lambda one: bool(wants & one.sorts & TIME)),
-        "named": flags(lambda one: bool(wants & one.sorts & NAMED)),
-        "sort": flags(lambda one: bool(wants & one.sorts)),
-        "no sort": flags(lambda one: bool(wants) and not wants & one.sorts),
-        "other time": flags(lambda one: not wants & (TIME | {"span"}) and bool(one.sorts & {"clock", "date"})),
-        "value": flags(lambda one: bool(one.sorts & {"name", "code"})),
-        "his": flags(lambda one: bool(asked.owners & one.people)),
-        "known": flags(lambda one: bool(asked.people & one.people)),
-        "stranger": flags(lambda one: bool(one.people) and not (asked.people | asked.owners) & one.people and not ("person" in wants and not asked.people)),
+        "time": each(lambda one: bool(wants & one.sorts & TIME)),
+        "sort": each(lambda one: not wants or bool(wants & one.sorts)),
+        "other time": each(lambda one: not wants & (TIME | {"span"}) and bool(one.sorts & {"clock", "date"})),
+        "value": each(lambda one: bool(one.sorts & {"name", "code"})),
+        "theirs": each(lambda one: bool(asked.owners & one.people)),
+        "stranger": each(lambda one: asked.about_others(one) and not spoken_of & one.people),
     }
 
 
-CHANGED = re.compile(r"\b(?:now|nowadays|instead|after all|changed?|moved|switched|swapped|new|another|no longer|any ?more|put back|delayed|from (?:now|this|today))\b")
-
-
-def ages(pool, told, matrix, near2=0):
-    """Whether a newer memory seems to tell the same anew, and whether one does that itself."""
-    near = matrix @ matrix.T
-    when = np.array([memory.timestamp for memory in pool])
-    alike = np.array([[one.people == other.people and bool(one.sorts & other.sorts & VALUES) for other in told] for one in told])
-    newer = when[None, :] > when[:, None]
-    says = np.array([bool(CHANGED.search(memory.text.lower())) for memory in pool], np.float32)
-    near = np.where(alike, np.maximum(near, 0), 0)
-    old = np.where(newer, near, 0)
-    old_says = np.where(newer, near * says[None, :], 0)
-    anew = np.where(newer.T, near, 0).max(1) * says
-    return {"old": old.max(1), "old says": old_says.max(1), "anew": anew, "says": says, "n2": near2 ** 0.5, "anewn": anew * near2**0.5, "impn": near2**.5*np.array([m.importance for m in pool])}
-
-
-VALUES = frozenset({"name", "code", "clock", "weekday", "date", "money", "measure", "phone", "email", "place", "span"})
-
-
-def neighbours(matrix: Vectors, similarity: Vectors) -> NDArray[np.float32]:
-    """How near the question is to the memories that are near each one: what is told of a thing in other words."""
-    near = np.maximum(matrix @ matrix.T, 0) ** 2
-    np.fill_diagonal(near, 0)
-    some = min(NEIGHBOURS, len(near) - 1)
+def _neighbours(alike: Column, similarity: Column) -> Column:
+    """How near what is said is to the memories that are near each one: they tell of the same thing in other words."""
+    weights = alike**2
+    np.fill_diagonal(weights, 0)
+    some = min(NEIGHBOURS, len(weights) - 1)
     if not some:
-        return np.zeros(len(near), np.float32)
-    nearest = np.argpartition(-near, some - 1, axis=1)[:, :some]
-    weights = np.take_along_axis(near, nearest, 1)
-    return np.asarray((weights * np.maximum(similarity, 0)[nearest]).sum(1) / np.maximum(weights.sum(1), 0.05))
+        return np.zeros(1, np.float32)
+    nearest = np.argpartition(-weights, some - 1, axis=1)[:, :some]
+    weights = np.take_along_axis(weights, nearest, 1)
+    mean = (weights * np.maximum(similarity, 0)[nearest]).sum(1) / np.maximum(weights.sum(1), 0.05)
+    return np.asarray(np.sqrt(mean), np.float32)
+
+
+def _ages(pool: Sequence[Memory], told: Sequence[Told], alike: Column) -> dict[str, Column]:
+    """How far a newer memory tells the same thing of the same people, and how far one says that it is the newer."""
+    people = list({one.people: None for one in told})
+    whose = np.array([people.index(one.people) for one in told])
+    sorts = np.array([sum(1 << at for at, sort in enumerate(VALUES) if sort in one.sorts) for one in told])
+    when = np.array([memory.timestamp for memory in pool])
+    same = (whose[:, None] == whose) & ((sorts[:, None] & sorts) > 0)
+    newer = when > when[:, None]
+    says = np.array([_CHANGED.search(memory.text.lower()) is not None for memory in pool], np.float32)
+    return {"old": (alike * (same & newer)).max(1), "anew": (alike * (same & newer.T)).max(1) * says}
