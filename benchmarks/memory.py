@@ -135,7 +135,7 @@ def mind_of(folder: Path) -> Mind:
     rules = {"thinker": "rules", "endpoints": (), "seconds": 1.0, "tokens": 0}
     store = {"store": str(folder / "memory.db"), "store_token": "", "encryption_key": "", "key": KEY}
     embeds = {"embedder": "wordllama", "embedder_key": "", "ear": "moonshine", "ear_model": ""}
-    return Mind(MindInit(**store, **embeds, **rules, retention_days=0, injection="silent", standing=0, calls=8, gpu=""))
+    return Mind(MindInit(**store, **embeds, **rules, retention_days=0, explain_days=0, injection="silent", standing=0, calls=8, gpu=""))
 
 
 class Watched(Reminders):

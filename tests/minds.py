@@ -32,6 +32,7 @@ def init(folder: Path, **changes: Any) -> MindInit:
         encryption_key="",
         key=KEY,
         retention_days=0,
+        explain_days=0,
         ear="moonshine",
         ear_model="",
         embedder="wordllama",

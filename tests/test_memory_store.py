@@ -277,18 +277,18 @@ def test_what_was_thought_is_shown_as_long_as_its_memories_are_there(store: Stor
     store.forget_memories([one.id])
     assert [thought.judged for thought in store.thoughts("2b")] == [judged[1:]] * 2
     assert store.thoughts("call-1") == []  # there it was said
-    store.expire(9.0)
+    store.expire(9.0, 9.0)
     assert [thought.timestamp for thought in store.thoughts("2b")] == [9.0]
 
 
 def test_what_is_too_old_goes_with_its_links_words_and_thoughts(store: Store) -> None:
     memories = [said("fact", f"caller{n % 2}", timestamp=float(n)) for n in range(500)]
     add(store, *memories, links=[supersedes(memories[2], memories[0]), supersedes(memories[498], memories[496])])
-    assert store.expire(490.0) == 490
+    assert store.expire(490.0, 490.0) == 490
     assert store.page() == memories[:489:-1]
     assert store.linked(memory.id for memory in memories) == [supersedes(memories[498], memories[496])]
     assert len(found(store, "fact", caller="caller0")) == 4
-    assert store.expire(1000.0) == 10
+    assert store.expire(1000.0, 1000.0) == 10
     assert store.callers() == []
     assert store.stats().callers == 0
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from rich import filesize
@@ -18,7 +19,7 @@ from ..memory import begin, ladder
 from ..memory.callers import NoKey, load_key
 from ..memory.database import StoreError
 from ..memory.llm import NoAnswer, models
-from ..memory.store import Store, StoreStats
+from ..memory.store import StoreStats
 from ..memory.wire import Endpoint
 from . import memory_store
 from .finding import Row, State
@@ -82,11 +83,8 @@ def _unwritable(path: Path) -> str:
 
 
 def _counts(memory: Memory) -> StoreStats:
-    database = memory_store.connect(memory, seconds=SECONDS)
-    try:
-        return Store(database, memory.store).stats()
-    finally:
-        database.close()
+    with closing(memory_store.connect(memory, seconds=SECONDS)) as store:
+        return store.stats()
 
 
 def check_key(memory: Memory, counts: StoreStats | None) -> Row:

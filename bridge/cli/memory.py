@@ -196,7 +196,8 @@ def forget(
         else:
             many = counted(store.stats().memories, "memory")
             _sure(f"all that is older than {older:g} days" if older is not None else f"everything, {many}", yes)
-            gone = store.expire(LATEST if older is None else time.time() - older * DAY)
+            before = LATEST if older is None else time.time() - older * DAY
+            gone = store.expire(before, before)
         store.scrub()
     if as_json:
         _print_json({"forgotten": gone})
@@ -305,9 +306,9 @@ def explain(
     given = operator.settings(config).memory
     with opened(given) as store:
         if not call:
-            calls = memory_store.recent(given, RECENT)
+            calls = store.calls(RECENT)
             if as_json:
-                _print_json([one._asdict() for one in calls])
+                _print_json([asdict(one) for one in calls])
             else:
                 Console().print(memory_show.calls(calls) if calls else "nothing has come to mind in any call yet")
             return

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..memory.kinds import Judged, Memory, Thought
-from ..memory.store import CallerSummary
-from .memory_store import Thoughts, short
+from ..memory.store import CallerSummary, CallSummary
+from .memory_store import short
 
 ID = 6  # digits of a memory's id, the last ones: they are drawn, and tell a caller's memories apart
 CALL = 6  # characters of a call's id, as `voice-bridge status` shows it
@@ -85,7 +85,7 @@ def judged(candidates: Iterable[Judged]) -> Table:
     return table
 
 
-def calls(recent: Iterable[Thoughts]) -> Table:
+def calls(recent: Iterable[CallSummary]) -> Table:
     table = _table()
     table.add_column("call", style="cyan", no_wrap=True)
     table.add_column("caller", overflow="fold")

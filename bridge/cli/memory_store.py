@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -13,25 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from ..admission import NAMELESS
 from ..config.memory import Memory
 from ..memory.callers import SUFFIX, Callers, NoKey, load_key, normal
-from ..memory.database import Database, Local, StoreError
 from ..memory.embed import Embedder, NoEmbedding, embedder
-from ..memory.store import REMOTE_SECONDS, CallerSummary, Store
+from ..memory.store import REMOTE_SECONDS, CallerSummary, Store, StoreError
 from . import operator
 
 SHORT = 10  # characters of a hashed caller's key: "n-" and as many as tell some thousand callers apart
 IN_THE_CLEAR = b"SQLite format 3\0"  # how a file begins that is not encrypted
-RECENT = """SELECT call, caller, min(timestamp), count(*) FROM thought
-    GROUP BY call, caller ORDER BY 3 DESC LIMIT ?"""
-
-
-class Thoughts(NamedTuple):
-    """A call in which something was thought."""
-
-    call: str
-    caller: str
-    began: float
-    """When the first of it was, in seconds since 1970."""
-    moments: int
 
 
 def counted(count: int, what: str) -> str:
@@ -43,13 +29,10 @@ def remote(given: Memory) -> bool:
     return "://" in given.store
 
 
-def connect(given: Memory, *, create: bool = False, seconds: float = REMOTE_SECONDS) -> Database:
-    """The database of the configuration; `seconds` is what a server may take. Raises StoreError."""
-    if remote(given):
-        from ..memory.hrana import Remote
-
-        return Remote(given.store, auth_token=given.token.get_secret_value(), seconds=seconds)
-    return Local(Path(given.store), encryption_key=given.encryption.get_secret_value(), create=create)
+def connect(given: Memory, *, create: bool = False, seconds: float = REMOTE_SECONDS) -> Store:
+    """The store of the configuration; `seconds` is what a server may take. Raises StoreError."""
+    token, key = given.token.get_secret_value(), given.encryption.get_secret_value()
+    return Store.open(given.store, auth_token=token, encryption_key=key, create=create, seconds=seconds)
 
 
 @contextmanager
@@ -61,22 +44,10 @@ def opened(given: Memory, *, create: bool = False) -> Iterator[Store]:
             " memory.store in the configuration names another file"
         )
     try:
-        database = connect(given, create=create)
-        try:
-            yield Store(database, given.store)
-        finally:
-            database.close()
+        with closing(connect(given, create=create)) as store:
+            yield store
     except (StoreError, NoEmbedding, NoKey) as error:
         operator.fail(str(error))
-
-
-def recent(given: Memory, limit: int) -> list[Thoughts]:
-    """The last calls in which something was thought, the newest first."""
-    database = connect(given)
-    try:
-        return [Thoughts(*row) for row in database.query(RECENT, (limit,))]
-    finally:
-        database.close()
 
 
 def key_file(given: Memory) -> Path | None:

@@ -71,6 +71,13 @@ class Memory(Section):
         allow_inf_nan=False,
         description="How long a memory is kept; 0 is for ever.",
     )
+    explain_days: float = Field(
+        default=30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long is kept what `memory explain` shows: what was heard, and what came to mind; 0 is as long"
+        " as memories.",
+    )
     ear: Literal["moonshine", "kyutai", "off"] = Field(
         default="moonshine",
         description="What transcribes callers: moonshine, kyutai (wants a GPU), or off.",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .about import introduces, names_in
+from .about import names_in
 from .english import STOP_WORDS, content_words, listed, words
 from .kinds import Moment
 
@@ -38,6 +38,13 @@ BETWEEN = frozenset(
 TITLES = frozenset(listed("mr mrs ms miss dr"))
 OWNING = frozenset(listed("of for does do did is are was were has have had can will would should"))
 PRONOUNS = frozenset(listed("he she him her his hers"))
+
+_WHO = rf"(?:{'|'.join(sorted(PEOPLE, key=len, reverse=True))})"
+_INTRODUCES = re.compile(  # "my sister Anna", "my sister is called Anna", "Anna is my sister"
+    rf"\b(?:[Mm]y|[Oo]ur) (?:[\w-]+ ){{0,2}}?(?P<who>{_WHO})(?:'s name is|'s called| is called| called| named|,| is)?"
+    rf" (?:(?:Mr|Mrs|Ms|Dr)\.? )?(?P<name>[A-Z][\w-]+)|\b(?P<first>[A-Z][\w-]+)(?:,| is) (?:my|our) (?:[\w-]+ )?(?P<whose>{_WHO})\b"
+)
+KEPT = 20_000  # texts that are known by heart: the memories that questions come near to
 
 _CLAUSE = re.compile(r"(?<=[.?!;,:])\s+")
 _VERB = (
@@ -82,7 +89,8 @@ SORTS = {
         rf"|\bin the (?:morning|afternoon|evening)\b|\b(?:morning|afternoon|evening)s\b|, {_HOUR}\.?$",
         "weekday": rf"\b(?:{_DAY}|weekends?|weekdays?|every day)\b",
         "date": rf"\b{_ORDINAL} (?:of )?{_MONTH}|\b{_MONTH} (?:{_ORDINAL}|\d+|next)\b"
-        rf"|\b(?:tomorrow|christmas|easter)\b|\b(?:in|by|until|till|since|next|last|this|after|before|to|from|for) {_MONTH}\b|\bend of\b"
+        r"|\b(?:tomorrow|christmas|easter)\b|\bend of\b"
+        rf"|\b(?:in|by|until|till|since|next|last|this|after|before|to|from|for) {_MONTH}\b"
         r"|\b(?:next|this|last) (?:week|month|year|spring|summer|autumn|winter|weekend)\b"
         r"|\b(?:in|of) (?:the )?(?:spring|summer|autumn|winter)\b",
         "year": r"\b(?:19|20)\d\d\b",
@@ -200,13 +208,7 @@ def context(moment: Moment) -> str:
 
 def kin_in(texts: Iterable[str]) -> dict[str, str]:
     """The names of the caller's people, as his memories introduce them."""
-    kin: dict[str, str] = {}
-    for text in texts:
-        for name in names_in(text):
-            last = name.lower().split()[-1]
-            for relation in introduces(text, last) & PEOPLE.keys():
-                kin.setdefault(last, PEOPLE[relation])
-    return kin
+    return {name: relation for text in texts for name, relation in _introduced(text)}
 
 
 def ask(text: str, kin: Kin, before: str = "") -> Asked:
@@ -254,7 +256,15 @@ def plain(text: str) -> str:
     return text.lower().replace("\u2019", "'").replace("-", " ")
 
 
-@lru_cache(maxsize=20_000)
+@lru_cache(maxsize=KEPT)
+def _introduced(text: str) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        ((found["name"] or found["first"]).lower(), PEOPLE[(found["who"] or found["whose"]).lower()])
+        for found in _INTRODUCES.finditer(text.replace("\u2019", "'"))
+    )
+
+
+@lru_cache(maxsize=KEPT)
 def _sorts(text: str) -> tuple[frozenset[str], frozenset[str]]:
     said = plain(text)
     sorts = {sort for sort, pattern in SORTS.items() if pattern.search(said)}

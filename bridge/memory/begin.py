@@ -34,6 +34,7 @@ def init(memory: Memory, machine: Machine, choice: Choice) -> MindInit:
         encryption_key=memory.encryption.get_secret_value(),
         key=memory.key.get_secret_value(),
         retention_days=memory.retention_days,
+        explain_days=memory.explain_days,
         ear=memory.ear,
         ear_model=memory.ear_model,
         embedder=memory.embedder,

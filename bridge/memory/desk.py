@@ -80,10 +80,13 @@ class Desk:
 
     def expire(self) -> None:
         """Forget what is older than it may become."""
-        days = self._init.retention_days
-        if days and (gone := self.store.expire(time.time() - days * DAY)):
+        init, now = self._init, time.time()
+        before, thoughts_before = (
+            now - days * DAY if days else 0.0 for days in (init.retention_days, init.explain_days)
+        )
+        if gone := self.store.expire(before, max(before, thoughts_before)):
             self.store.scrub()
-            log.info("forgot %d memories older than %.0f days", gone, days)
+            log.info("forgot %d memories older than %g days", gone, init.retention_days)
 
     def _work(self, work: Callable[[Desk], Result]) -> Result:
         if time.monotonic() < self._retry:  # those that waited meanwhile shall not each wait as long as the first

@@ -22,7 +22,7 @@ from .rows import CHANGE, EMBEDDER, FIELDS, IDS, cells, ids, memory
 from .schema import migrate
 from .shelf import MAX_ID, Shelf, read
 
-__all__ = ["CallerSummary", "Shelf", "Store", "StoreError", "StoreStats"]
+__all__ = ["CallSummary", "CallerSummary", "Shelf", "Store", "StoreError", "StoreStats"]
 
 Vector = NDArray[np.float32]
 Embed = Callable[[list[str]], NDArray[np.float32]]
@@ -51,6 +51,16 @@ class CallerSummary(msgspec.Struct, frozen=True):
     first: float
     last: float
     calls: int
+
+
+class CallSummary(msgspec.Struct, frozen=True):
+    """A call in which something came to mind."""
+
+    call: str
+    caller: str
+    began: float
+    """When something first did, in seconds since 1970."""
+    moments: int
 
 
 class StoreStats(msgspec.Struct, frozen=True):
@@ -82,13 +92,24 @@ class Store:
         self._embedder = self.embedder
 
     @classmethod
-    def open(cls, where: str, *, auth_token: str = "", encryption_key: str = "", create: bool = True) -> Store:
-        """The memory in a file, or at a primary's address; what is not there yet is made, if `create`."""
+    def open(
+        cls,
+        where: str,
+        *,
+        auth_token: str = "",
+        encryption_key: str = "",
+        create: bool = True,
+        seconds: float = REMOTE_SECONDS,
+    ) -> Store:
+        """The memory in a file, or at a primary's address, which may take so many seconds to answer.
+
+        What is not there yet is made, if `create`.
+        """
         database: Database
         if "://" in where:
             from .hrana import Remote
 
-            database = Remote(where, auth_token=auth_token, seconds=REMOTE_SECONDS)
+            database = Remote(where, auth_token=auth_token, seconds=seconds)
         else:
             database = Local(Path(where), encryption_key=encryption_key, create=create)
         try:
@@ -266,16 +287,17 @@ class Store:
                 (f"DELETE FROM thought WHERE call IN (SELECT source_call {of_these})", these),
                 (f"DELETE {of_these}", these),
                 ("DELETE FROM caller WHERE NOT EXISTS (SELECT 1 FROM memory WHERE caller = key)", ()),
+                ("DELETE FROM thought WHERE NOT EXISTS (SELECT 1 FROM caller WHERE key = thought.caller)", ()),
             ]
         )
         return count
 
-    def expire(self, before: float) -> int:
-        """Forget everything that is older; returns how many memories there were."""
+    def expire(self, before: float, thoughts_before: float) -> int:
+        """Forget memories, and thoughts, that are older than these; returns how many memories there were."""
         count = 0
         while rows := self._database.query("SELECT id FROM memory WHERE timestamp < ? LIMIT ?", (before, BATCH)):
             count += self.forget_memories(id for (id,) in rows)
-        self._database.write([("DELETE FROM thought WHERE timestamp < ?", (before,))])
+        self._database.write([("DELETE FROM thought WHERE timestamp < ?", (thoughts_before,))])
         return count
 
     def scrub(self) -> None:
@@ -314,6 +336,12 @@ class Store:
             )
             for thought in thoughts
         ]
+
+    def calls(self, limit: int) -> list[CallSummary]:
+        """The last calls in which something came to mind, the newest first."""
+        sql = """SELECT call, caller, min(timestamp), count(*) FROM thought
+            GROUP BY call, caller ORDER BY 3 DESC LIMIT ?"""
+        return [CallSummary(*row) for row in self._database.query(sql, (limit,))]
 
     def export(self, caller: str = "") -> Iterator[dict[str, Any]]:
         """Every memory and link of a caller, or of all, as lines for `import_`. Vectors are not among them."""

@@ -32,6 +32,9 @@ class MindInit(msgspec.Struct, frozen=True):
     key: str
     """With which callers' numbers are hashed; empty: the one beside the store."""
     retention_days: float
+    """For which memories are kept; 0 is for ever."""
+    explain_days: float
+    """For which is kept what was thought."""
     ear: str
     ear_model: str
     embedder: str
