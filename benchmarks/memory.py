@@ -135,7 +135,19 @@ def mind_of(folder: Path) -> Mind:
     rules = {"thinker": "rules", "endpoints": (), "seconds": 1.0, "tokens": 0}
     store = {"store": str(folder / "memory.db"), "store_token": "", "encryption_key": "", "key": KEY}
     embeds = {"embedder": "wordllama", "embedder_key": "", "ear": "moonshine", "ear_model": ""}
-    return Mind(MindInit(**store, **embeds, **rules, retention_days=0, explain_days=0, injection="silent", standing=0, calls=8, gpu=""))
+    return Mind(
+        MindInit(
+            **store,
+            **embeds,
+            **rules,
+            retention_days=0,
+            explain_days=0,
+            injection="silent",
+            standing=0,
+            calls=8,
+            gpu="",
+        )
+    )
 
 
 class Watched(Reminders):
@@ -255,18 +267,21 @@ def report(asked: list[Asked], alone: dict[str, float]) -> dict[str, Any]:
     if "ear" in split:
         split["endpointing"] = round(split["ear"] - alone["transcription"], 1)
         split["transcription"] = round(alone["transcription"], 1)
-    share = len(asked)
     return {
-        "questions": share,
-        "right memory in": len(came) / share,
-        "in before the last word ends": sum(seconds < 0 for seconds in came) / share,
-        "in before the agent's first word": sum(seconds < WORD for seconds in came) / share,
-        "other memories in, a question": sum(one.wrong for one in asked) / share,
-        "median, s after the last voiced sample": round(statistics.median(came), 3) if came else None,
-        "95 % of them, s": round(came[int(0.95 * len(came))], 3) if came else None,
-        "median of those after it, s": round(statistics.median(late), 3) if late else None,
-        "ms, of those after it": split,
+        "questions": len(asked),
+        "right memory in the model": _of(len(came), len(asked)),
+        "- before the last word ends": _of(sum(seconds < 0 for seconds in came), len(asked)),
+        "- before the agent's first word": _of(sum(seconds < WORD for seconds in came), len(asked)),
+        "other memories in, a question": round(sum(one.wrong for one in asked) / len(asked), 2),
+        "from the last voiced sample to the right one, median": f"{statistics.median(came):.2f} s" if came else "none",
+        "- 95 % of them": f"{came[int(0.95 * len(came))]:.2f} s" if came else "none",
+        "- of those that came after it, median": f"{statistics.median(late):.2f} s" if late else "none",
+        **{f"  {stage}": f"{taken} ms" for stage, taken in split.items()},
     }
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{part} ({part / whole:.1%})"
 
 
 async def frame_times(calls: int, rounds: int, seconds: float, voice: str) -> dict[str, Any]:
@@ -363,10 +378,7 @@ def main() -> None:
         return
     table = Table("", given.voice)
     for what, value in found.items():
-        table.add_row(
-            what,
-            f"{value:.1%}" if isinstance(value, float) and value <= 1 and "s" not in what.split()[-1:] else str(value),
-        )
+        table.add_row(what, str(value))
     Console().print(table)
 
 
