@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from .memory.client import Attention, Mind, Told
 from .memory.wire import Remind
 from .observe.logs import Logger
 
+NAME = re.compile(r"[^\W\d_][\w .'-]{0,39}")  # that a caller may be greeted by: letters, and not a speech
 WAYS = {"silent": "remembered", "add_to_input": "add_to_input"}  # how a conversation is asked to inject
 
 
@@ -37,10 +40,10 @@ class Reminders:
         if not self._attention:
             return opening
         known = await self._attention.known()
-        self._attention.begins_with(known.memories)
-        self.given += len(known.memories)
+        if known.memories:
+            self._attention.begins_with(known)
         greeting = opening.greeting
-        if known.name and self._settings.greeting_known:
+        if NAME.fullmatch(known.name) and self._settings.greeting_known:
             greeting = self._settings.greeting_known.replace("{name}", known.name)
         return msgspec.structs.replace(opening, greeting=greeting, known=known.context)
 
@@ -65,10 +68,14 @@ class Reminders:
                 attention.said(text)
             case engines.Remember(text):
                 attention.keep(text)
-            case engines.Injected(id) | engines.Said(id, _):
-                attention.answered(id, taken=True)
+            case engines.Injected(id):
+                self.given += attention.answered(id, taken=True)
+            case engines.Said(id, _) if id:  # 0 is the greeting's
+                self.given += attention.answered(id, taken=True)
             case engines.Refused(id):
                 attention.answered(id, taken=False)
+            case engines.Cut(id) if id:
+                attention.answered(id, taken=False, again=True)
             case engines.Back():
                 attention.anew()
             case _:
@@ -92,6 +99,7 @@ class Reminders:
             self._remind(self._conversation, told)
         else:
             self._log.info("the caller was forgotten", memories=told.memories)
+            self._conversation.forget()
             self._conversation.say(self._settings.forgotten)
 
     def _remind(self, conversation: Conversation, remind: Remind) -> None:
@@ -100,5 +108,4 @@ class Reminders:
         how = self._mind.injection
         id = conversation.say(remind.text) if how == "spoken" else conversation.inject(remind.text, how=WAYS[how])
         self._attention.asked(id, remind)
-        self.given += len(remind.memories)
         self._log.info("reminded", memories=len(remind.memories), how=how)

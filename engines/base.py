@@ -60,7 +60,7 @@ class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
     sampling: dict[str, float] = {}
     conditions: dict[str, str] = {}
     known: str = ""
-    """What is known of the caller, given to the model behind the persona; left out where it has no room."""
+    """What is known of the caller, given to the model behind the persona: `Injected(0)`; `Refused(0)` without room."""
     interruptible: bool = True
     """Whether a caller who speaks up cuts the greeting short."""
     share: float = 0.25
@@ -121,6 +121,12 @@ class Refused(EngineEvent, frozen=True, tag="refused"):
     id: int
 
 
+class Cut(EngineEvent, frozen=True, tag="cut"):
+    """What was to be said under this id was broken off, or never begun."""
+
+    id: int
+
+
 class Remember(EngineEvent, frozen=True, tag="remember"):
     text: str
 
@@ -145,7 +151,7 @@ class Ended(EngineEvent, frozen=True, tag="ended"):
     reason: str
 
 
-TextEvent: TypeAlias = Words | Turn | Flush | Said | Injected | Refused | Remember | HangUp | Lost | Back | Ended
+TextEvent: TypeAlias = Words | Turn | Flush | Said | Cut | Injected | Refused | Remember | HangUp | Lost | Back | Ended
 """Every event but sound: small, and carried as JSON between processes."""
 
 Event: TypeAlias = Sound | TextEvent
@@ -190,6 +196,9 @@ class Conversation(Protocol):
     def say(self, text: str, *, interruptible: bool = True) -> int: ...
     def inject(self, context: str, *, how: str = "silent", turn: int | None = None) -> int: ...
     def cancel(self, id: int) -> None: ...
+    def forget(self) -> None:
+        """Let nothing that was injected, or is known of the caller, be given to the model again."""
+
     def __aiter__(self) -> AsyncIterator[Event]: ...
     async def close(self) -> None: ...
 
@@ -235,6 +244,7 @@ class Core(Protocol):
     def say(self, slot: int, id: int, text: str, interruptible: bool) -> None: ...
     def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None: ...
     def cancel(self, slot: int, id: int) -> None: ...
+    def forget(self, slot: int) -> None: ...
     def played(self, slot: int, at: int) -> None: ...
     def digit(self, slot: int, digit: str) -> None: ...
     def close(self, slot: int) -> None: ...

@@ -95,6 +95,10 @@ class HostConversation:
     def cancel(self, id: int) -> None:
         self._tell(wire.Cancel(id))
 
+    def forget(self) -> None:
+        self.opening = msgspec.structs.replace(self.opening, known="")
+        self._tell(wire.Forget())
+
     def begin(self) -> None:
         """Open it in the engine process: at first, and again in each new one."""
         self._tell(wire.Open(self.opening))

@@ -80,6 +80,10 @@ class Cancel(Tell, frozen=True, tag="cancel"):
     id: int
 
 
+class Forget(Tell, frozen=True, tag="forget"):
+    pass
+
+
 class Played(Tell, frozen=True, tag="played"):
     at: int
 
@@ -92,7 +96,7 @@ class Close(Tell, frozen=True, tag="close"):
     pass
 
 
-AnyTell = Open | Say | Inject | Cancel | Played | Digit | Close
+AnyTell = Open | Say | Inject | Cancel | Forget | Played | Digit | Close
 
 encode = msgspec.json.Encoder().encode
 decode_tell: msgspec.json.Decoder[AnyTell] = msgspec.json.Decoder(AnyTell)

@@ -140,6 +140,8 @@ class Worker:
                 self._give(conversation, slot, tell)
             case wire.Cancel(id):
                 self._core.cancel(slot, id)
+            case wire.Forget():
+                self._core.forget(slot)
             case wire.Played(at):
                 self._core.played(slot, at)
             case wire.Digit(digit):

@@ -98,6 +98,8 @@ class Diary(EchoCore):
         if opening.call:  # not the one by which it is tried out
             self._write("greeting", opening.greeting)
             self._write("known", opening.known)
+            if opening.known:
+                self._events.append((slot, Injected(0)))
 
     def say(self, slot: int, id: int, text: str, interruptible: bool) -> None:
         super().say(slot, id, text, interruptible)
@@ -106,6 +108,9 @@ class Diary(EchoCore):
     def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
         self._write(how, context)
         self._events.append((slot, Injected(id)))
+
+    def forget(self, slot: int) -> None:
+        self._write("forget", "")
 
     def _write(self, what: str, text: str) -> None:
         with self._file.open("a") as file:

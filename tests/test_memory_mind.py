@@ -109,6 +109,24 @@ async def test_a_caller_who_wants_to_be_forgotten_is_and_says_what_he_likes(mind
     assert not [file.name for file in everything(tmp_path) if re.search(b"Anna|Beth", file.read_bytes())]
 
 
+async def test_who_wants_to_be_forgotten_while_the_mind_is_away_is_when_it_is_back(mind: Minds) -> None:
+    here = await mind()
+    caller, same = Caller(here, "CA1"), Caller(here, "CA2")
+    caller.say("My name is Anna.")
+    await until(lambda: here.written >= 1)
+    os.kill(here._child.pid, signal.SIGKILL)
+    await until(lambda: not here.ready)
+    caller.attention.forget()
+    caller.attention.forget()
+    await caller.until(lambda told: any(isinstance(one, Forgotten) for one in told))
+    same.say("My name is Beth.")  # in the other call of the same caller
+    other = Caller(here, "CA3", TOM)
+    other.say("My name is Tom.")
+    await until(lambda: here.written >= 1)
+    assert not (await Caller(here, "CA4").known()).name
+    assert len([told for told in caller.told if isinstance(told, Forgotten)]) == 1
+
+
 async def test_what_is_said_last_is_kept_when_the_bridge_stops_at_once(mind: Minds, tmp_path: Path) -> None:
     here = await mind()
     caller = Caller(here, "CA1")
@@ -160,7 +178,7 @@ async def test_a_mind_that_cannot_start_says_why_and_calls_go_on(mind: Minds) ->
     here = await mind(embedder="sentence-transformers:nowhere/to-be-found")
     assert "sentence" in here.trouble
     caller = Caller(here, "CA1")
-    assert not (await caller.known()).context
+    assert not (await caller.attention.known()).context
     caller.say("My name is Anna.")
     caller.attention.close()
 

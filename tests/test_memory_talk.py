@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +14,8 @@ for extra in ("libsql", "wordllama"):
 
 from voice_bridge.bridge.memory import wire  # noqa: E402
 from voice_bridge.bridge.memory.desk import Desk  # noqa: E402
+from voice_bridge.bridge.memory.kinds import Candidate, Judged, Moment  # noqa: E402
+from voice_bridge.bridge.memory.store import StoreError  # noqa: E402
 from voice_bridge.bridge.memory.talk import Parts, Talk  # noqa: E402
 from voice_bridge.bridge.memory.think import Rules  # noqa: E402
 from voice_bridge.engines.ears.base import Heard  # noqa: E402
@@ -52,12 +55,13 @@ LIES = (
 class Call:
     """A call whose ear is the test."""
 
-    def __init__(self, desk: Desk, call: str, caller: str) -> None:
+    def __init__(self, desk: Desk, call: str, caller: str, injection: wire.Injection = "silent") -> None:
         self.told: list[wire.Event] = []
         self.talk = Talk(
-            1, wire.Begin(call, "", 8000), caller, Parts(desk, None, Rules(), "silent", 8), self.told.append
+            1, wire.Begin(call, "", 8000), caller, Parts(desk, None, Rules(), injection, 8), self.told.append
         )
         self._ids = 0
+        self.talk.hear(bytes(1280), 0)
 
     async def hears(self, *texts: str, final: bool = True) -> None:
         """Utterances, each thought of to the end."""
@@ -69,6 +73,29 @@ class Call:
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.told if isinstance(event, kind)]
+
+
+class Faulty:
+    name = "faulty"
+
+    async def judge(self, moment: Moment, candidates: Sequence[Candidate]) -> list[Judged]:
+        raise KeyError(moment.said)
+
+
+class Slow:
+    """A thinker that never answers."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def judge(self, moment: Moment, candidates: Sequence[Candidate]) -> list[Judged]:
+        self.asked.set()
+        if moment.final:
+            return []
+        await asyncio.Event().wait()
+        return []
 
 
 Desks: TypeAlias = Callable[..., Awaitable[Desk]]
@@ -151,6 +178,89 @@ async def test_explain_finds_what_was_thought_and_what_the_engine_made_of_it(des
         assert [one.memory.text for one in thought.judged if one.injected] == injected
         assert thought.milliseconds["hand-over"] == pytest.approx(20)
         assert {"ear", "recall", "thinking"} < set(thought.milliseconds)
+
+
+async def test_what_the_engine_cannot_take_is_not_asked_of_it_again_but_what_was_broken_off_is(desk: Desk) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    for again in (False, True):
+        call = Call(desk, f"CA2 {again}", ANNA)
+        await call.hears("What is the alarm code of my house?")
+        [remind] = call.of(wire.Remind)
+        await call.talk.took(wire.Took(remind.memories, False, 0.0, again))
+        await call.hears("What is the alarm code of my house?")
+        assert len(call.of(wire.Remind)) == 1 + again
+
+
+async def test_nobody_is_spoken_to_while_he_speaks(desk: Desk) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    call = Call(desk, "CA2", ANNA, injection="spoken")
+    await call.hears("What is the alarm code of my house?", final=False)
+    assert not call.of(wire.Remind)
+    await call.hears("What is the alarm code of my house?")
+    assert len(call.of(wire.Remind)) == 1
+
+
+async def test_a_fault_in_thinking_costs_one_thought_and_no_word_of_it_is_logged(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = Call(desk, "CA1", ANNA)
+    call.talk._parts = Parts(desk, None, Faulty(), "silent", 8)
+    await Call(desk, "CA0", ANNA).hears(SECRET)
+    await call.hears("What is the alarm code?")
+    assert "KeyError" in caplog.text
+    assert "alarm" not in caplog.text
+    await call.talk.end()
+    assert call.talk.over.is_set()
+
+
+async def test_who_wants_to_be_forgotten_is_even_if_a_thought_is_under_way_and_the_store_fails_at_first(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voice_bridge.bridge.memory.talk.AGAIN", 0.01)
+    monkeypatch.setattr("voice_bridge.bridge.memory.desk.AGAIN", 0.01)
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    call, slow = Call(desk, "CA2", ANNA), Slow()
+    call.talk._parts = Parts(desk, None, slow, "silent", 8)
+    call.talk.ear_says(Heard(1, "What is the alarm code", (), 0, 24000, False))
+    await slow.asked.wait()
+    call.talk.ear_says(Heard(1, "What is the alarm code?", (), 0, 24000, True))  # nobody waits for the partial now
+    call.talk.hush()
+    forget, failures = desk.forget, [1, 2]
+
+    def failing(caller: str) -> int:
+        if failures:
+            failures.pop()
+            raise StoreError("the disk is full")
+        return forget(caller)
+
+    monkeypatch.setattr(desk, "forget", failing)
+    async with asyncio.timeout(10):
+        await call.talk.forget()
+    assert not await rows(desk, ANNA)
+    assert len(call.of(wire.Forgotten)) == 1
+    assert not call.of(wire.Remind)
+
+
+async def test_a_store_that_takes_no_writes_is_still_read(desk: Desk) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    states: list[wire.State] = []
+    desk._tell = states.append
+
+    def failing(desk: Desk) -> None:
+        raise StoreError("the disk is full")
+
+    assert await desk.do(failing, writes=True) is None
+    assert await rows(desk, ANNA) == [SECRET]
+    assert await desk.do(lambda desk: 1, writes=True) is None  # left alone for a while
+    assert [state.trouble for state in states] == ["the disk is full"]
+
+
+async def test_a_store_that_was_moved_away_is_not_written_into(desk: Desk, tmp_path: Path) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    (tmp_path / "memory.db").rename(tmp_path / "away.db")
+    assert await rows(desk, ANNA) == []
+    await Call(desk, "CA2", ANNA).hears("My cat is called Minka.")
+    assert await rows(desk, ANNA) == ["My cat is called Minka."]
 
 
 @pytest.mark.parametrize("attack", [*ATTACKS, *LIES])

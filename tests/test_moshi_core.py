@@ -16,7 +16,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from tests import oracle  # noqa: E402
 from tests.oracle import BACKENDS, talk  # noqa: E402
-from voice_bridge.engines.base import FRAME, Event, Injected, Opening, Said, Sound, Words  # noqa: E402
+from voice_bridge.engines.base import FRAME, Event, Injected, Opening, Refused, Said, Sound, Words  # noqa: E402
 from voice_bridge.engines.moshi.core import ADDED, MoshiCore  # noqa: E402
 from voice_bridge.engines.moshi.torch.load import Ops  # noqa: E402
 
@@ -178,16 +178,20 @@ def test_a_persona_is_known_before_the_first_frame() -> None:
 def test_what_is_known_of_the_caller_is_read_behind_the_persona_before_the_first_frame() -> None:
     core = oracle.core(LONG)
     caller = Caller(core, 0, talk(12), persona="you are kind", known=GATE, seed=3, sampling=GREEDY)
-    rows = [core._given.prompt("you are kind"), core._given.context(GATE, "remembered", 100)]
-    np.testing.assert_array_equal(core._slots[0].persona, np.concatenate(rows))
+    call = core._slots[0]
+    np.testing.assert_array_equal(call.known, core._given.context(GATE, "remembered", 100))
     step(core, [caller])
-    assert core._slots[0].position == 1 + sum(map(len, rows))
+    assert call.position == 1 + len(call.persona) + len(call.known)
+    assert [event.id for event in caller.of(Injected)] == [0]
+    core.forget(0)
+    assert not len(call.known)
 
 
 def test_what_is_known_of_the_caller_is_left_out_where_it_has_no_room() -> None:
     core = oracle.core("moshi")  # of a context of 16, a fourth
     core.open(0, Opening(known="the gate code is on the table, and the key is under the mat"))
-    assert len(core._slots[0].persona) == 0
+    assert not len(core._slots[0].known)
+    assert core.collect(core.launch([0], talk(1), [0]))[0] == (0, Refused(0))
 
 
 def test_a_call_whose_persona_is_not_read_yet_hears_silence_and_is_answered_frame_by_frame() -> None:
@@ -217,7 +221,6 @@ def test_words_added_to_the_input_are_their_mean_embedding_for_a_while(ops: Ops)
             added.inject(0, 7, GATE, "add_to_input", None)
             by_hand._model.add(0, vector)
         if frame == 5 + ADDED:
-            assert not callers[0].of(Injected)
             by_hand._model.add(0, np.zeros_like(vector))
         for caller in callers:
             step(caller.core, [caller])
@@ -310,7 +313,7 @@ def test_what_is_injected_in_a_call_takes_no_more_than_its_share_of_the_context(
             with pytest.raises(ValueError, match="room for 0"):
                 core.inject(0, 5, "a", "remembered", None)
         step(core, [caller])
-    assert [event.id for event in caller.of(Injected)] == [1, 4, 3]
+    assert [event.id for event in caller.of(Injected)] == [1, 3, 4]
     assert [len(rows) for rows in core._slots[0].memories] == [2, 2]  # which renewals bring along
     free = list(core._rows)
     with pytest.raises(ValueError, match=r"a share of 0\.3 of the context: take 0 to 0\.25"):

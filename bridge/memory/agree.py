@@ -55,7 +55,7 @@ class Vocabulary:
 
     def cover(self, wanted: Bag, bags: Sequence[Bag]) -> NDArray[np.float32]:
         """Which share of the wanted words is in each bag, 0 to 1; a word that tells more counts more."""
-        if not len(wanted):
+        if not len(wanted) or not bags:
             return np.zeros(len(bags), np.float32)
         weights = self._weights[wanted.rows]
         rows = np.concatenate([bag.rows for bag in bags])

@@ -42,9 +42,13 @@ PRONOUNS = frozenset(listed("he she him her his hers"))
 _WHO = rf"(?:{'|'.join(sorted(PEOPLE, key=len, reverse=True))})"
 _INTRODUCES = re.compile(  # "my sister Anna", "my sister is called Anna", "Anna is my sister"
     rf"\b(?:[Mm]y|[Oo]ur) (?:[\w-]+ ){{0,2}}?(?P<who>{_WHO})(?:'s name is|'s called| is called| called| named|,| is)?"
-    rf" (?:(?:Mr|Mrs|Ms|Dr)\.? )?(?P<name>[A-Z][\w-]+)|\b(?P<first>[A-Z][\w-]+)(?:,| is) (?:my|our) (?:[\w-]+ )?(?P<whose>{_WHO})\b"
+    r" (?:(?:Mr|Mrs|Ms|Dr)\.? )?(?P<name>[A-Z][\w-]+)"
+    rf"|\b(?P<first>[A-Z][\w-]+)(?:,| is) (?:my|our) (?:[\w-]+ )?(?P<whose>{_WHO})\b"
 )
 KEPT = 20_000  # texts that are known by heart: the memories that questions come near to
+
+# Words that say which sort of thing is asked for, and nothing of what.
+SORT_WORDS = frozenset(listed("name title number date day time place word thing kind sort type age address price sum"))
 
 _CLAUSE = re.compile(r"(?<=[.?!;,:])\s+")
 _VERB = (
@@ -61,7 +65,7 @@ _ASKING = re.compile(
 )
 _WANTING = re.compile(
     r"\b(?:remind me|tell me|i need|i want|i forgot|i've forgotten|can't (?:remember|recall|think of)|give me"
-    r"|let me know|looking for|please|asks?|asked|wants?|needs?|order|book)\b"
+    r"|let me know|looking for|please \w|asks?|asked|wants?|needs?|order|book)\b"
 )
 _CALLER = re.compile(
     r"\b(?:i|i'm|i've|i'd|i'll|my|we|we're|we've|we'd|we'll|our|ours|mine|us|myself)\b|\b(?:of|on|to) me\b"
@@ -84,14 +88,15 @@ _UNIT = r"(?:minutes?|hours?|days?|weeks?|months?|years?|nights?|fortnights?)"
 SORTS = {
     sort: re.compile(pattern)
     for sort, pattern in {
-        "clock": rf"o'?clock|\bhalf past\b|\b(?:past|to|at|after|before|until|till|between|by|from) (?:about )?{_HOUR}\b"
-        r"|\bnoon\b|\bmid(?:day|night)\b|\d[:.]\d\d|\d ?[ap]\.?m\b|\blunchtime\b"
+        "clock": r"o'?clock|\bhalf past\b|\bnoon\b|\bmid(?:day|night)\b|\d[:.]\d\d|\d ?[ap]\.?m\b|\blunchtime\b"
+        rf"|\b(?:past|to|at|after|before|until|till|between|by|from) (?:about )?{_HOUR}\b"
         rf"|\bin the (?:morning|afternoon|evening)\b|\b(?:morning|afternoon|evening)s\b|, {_HOUR}\.?$",
         "weekday": rf"\b(?:{_DAY}|weekends?|weekdays?|every day)\b",
         "date": rf"\b{_ORDINAL} (?:of )?{_MONTH}|\b{_MONTH} (?:{_ORDINAL}|\d+|next)\b"
         r"|\b(?:tomorrow|christmas|easter)\b|\bend of\b"
         rf"|\b(?:in|by|until|till|since|next|last|this|after|before|to|from|for) {_MONTH}\b"
-        r"|\b(?:next|this|last) (?:week|month|year|spring|summer|autumn|winter|weekend)\b"
+        r"|\b(?:next|last) (?:week|month|year|spring|summer|autumn|winter|weekend)\b"
+        r"|\bthis (?:week|weekend|spring|summer|autumn|winter)\b"
         r"|\b(?:in|of) (?:the )?(?:spring|summer|autumn|winter)\b",
         "year": r"\b(?:19|20)\d\d\b",
         "span": rf"\b(?:{_NUMBER}|half an?|(?:for|takes?|lasts?|about) an?|a few|several) (?:and a half )?{_UNIT}\b"
@@ -106,7 +111,7 @@ SORTS = {
         r"|below|outside|over|on) (?:the|my|our|an?|his|her|its|their|that|this)\b|\bat home\b|\b(?:up|down)stairs\b"
         r"|\b\d+ \w+ (?:road|street|lane|avenue|close|drive|way|square|crescent|gardens|terrace|hill|yard|court|row)\b",
         "email": r"@|\w dot \w",
-        "name": r"\b(?:called|named|nickname|call me|with)\b",
+        "name": r"\b(?:name|called|named|nickname|call me)\b",
     }.items()
 }
 _DATED = re.compile("|".join(SORTS[sort].pattern for sort in ("date", "clock", "year", "measure")))
@@ -117,6 +122,7 @@ _POINTING = re.compile(
 )
 ENOUGH = 2  # words that tell something make a question that stands by itself
 TURNS = 2  # the caller's words and the reply: older ones drown the question
+SPELLED = 3  # digits said one by one are a code: "seven, three, nine"; "two" and "twenty" are counts
 PHONE_DIGITS = 5  # and more are not the number of a house or a code
 
 _DAYS = r"(?:date|day|weekday|month|week|evening|night|morning)"
@@ -218,7 +224,8 @@ def ask(text: str, kin: Kin, before: str = "") -> Asked:
     said, whole = plain(clause), plain(f"{before} {text}")
     wants = next((sorts for pattern, sorts in _WANTS if pattern.search(said)), frozenset())
     noun = _NOUN.search(said)
-    things = tuple(word for word in (noun["noun"] or noun["thing"]).split() if word not in STOP_WORDS) if noun else ()
+    things = (noun["noun"] or noun["thing"]).split() if noun else []
+    things = [word for word in things if word not in STOP_WORDS | SORT_WORDS]
     found = _people(said, kin)
     if not found and PRONOUNS & set(re.findall(r"\w+", said)):
         found = [(ids, False) for ids, _ in _people(whole, kin)]
@@ -227,7 +234,7 @@ def ask(text: str, kin: Kin, before: str = "") -> Asked:
         clause=clause,
         asks=bool(asking) or _WANTING.search(plain(text)) is not None,
         wants=wants,
-        noun=things,
+        noun=tuple(things),
         named=bool(things) and _THE_THING.search(said) is not None,
         counted=things[-1] if things and wants == {"count"} else "",
         owners=_all(ids for ids, owns in found if owns),
@@ -240,12 +247,17 @@ def tell(text: str, kin: Kin) -> Told:
     sorts, names = _sorts(text)
     found = _people(plain(text), kin)
     people = _all(ids for ids, _ in found)
-    others = names - kin.keys()
-    if others:
+    if names - kin.keys():
         sorts |= {"name", "person", "place"}
     if people:
         sorts |= {"person"}
     return Told(sorts, names, people, _all(ids for ids, owns in found if owns))
+
+
+def clear() -> None:
+    """Keep nothing in mind of any text."""
+    _introduced.cache_clear()
+    _sorts.cache_clear()
 
 
 def _all(sets: Iterable[frozenset[str]]) -> frozenset[str]:
@@ -268,7 +280,9 @@ def _introduced(text: str) -> tuple[tuple[str, str], ...]:
 def _sorts(text: str) -> tuple[frozenset[str], frozenset[str]]:
     said = plain(text)
     sorts = {sort for sort, pattern in SORTS.items() if pattern.search(said)}
-    numbers = [len(re.sub(r"\D", "", digits)) for digits in _DIGITS.findall(_DATED.sub(" ", said))]
+    undated = _DATED.sub(" ", said)
+    numbers = [len(re.sub(r"\D", "", digits)) for digits in _DIGITS.findall(undated)]
+    numbers += [len(word) for word in words(undated) if word.isdecimal() and len(word) >= SPELLED]
     if numbers and "money" not in sorts:
         sorts.add("code")
     if max(numbers, default=0) >= PHONE_DIGITS:

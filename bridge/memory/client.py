@@ -27,6 +27,7 @@ log = logging.getLogger("voice_bridge.memory")
 MODULE = "voice_bridge.bridge.memory.mind"
 SILENCE = 15.0  # seconds without an answer that count as a hang; a busy disk may take some of them
 START = 0.15  # seconds that a call waits for what is known of its caller: less than a ring
+OPENING = 0  # the id of what an opening brings along; those of a conversation begin at 1
 FINISH = 5.0  # seconds for what is under way when the bridge stops
 
 
@@ -109,6 +110,8 @@ class Mind:
         self._state = wire.State()
         for attention in self._attentions.values():
             attention.begin()
+        for attention in self._attentions.values():  # by now it knows of all their calls
+            attention.insist()
 
     def child_down(self, back_in: float) -> None:
         """Calls go on, and are listened to again when it is back."""
@@ -130,6 +133,8 @@ class Mind:
         self._state = state
 
     def _tell(self, id: int, tell: wire.Tell) -> bool:
+        if self._child.behind and isinstance(tell, wire.Said):  # one that hangs shall not fill our memory
+            return False
         return self._child.send(process.pack_struct(Kind.TELL, tell, id))
 
     def _hear(self, id: int, pcm: NDArray[np.int16], at: int) -> None:
@@ -143,71 +148,91 @@ class Mind:
 class Attention:
     """What the mind has to do with one call. No method waits, but for `known`."""
 
-    def __init__(self, mind: Mind, id: int, begin: Begin, tell: Callable[[Told], None]) -> None:
+    def __init__(self, mind: Mind, id: int, first: Begin, tell: Callable[[Told], None]) -> None:
         self.id = id
         self._mind = mind
-        self._begin = begin
+        self._first = first
         self._tell_call = tell
         self._known: asyncio.Future[Known] = asyncio.get_running_loop().create_future()
+        self._begun = False  # whether the mind knew of the call when it was told last
         self._late = False
-        self._standing: tuple[int, ...] = ()
+        self._forgets = self._forgotten = False
+        self._opening: Remind | None = None
         self._given: dict[int, None] = {}  # in the order in which the model got them
         self._asked: dict[int, tuple[Remind, float]] = {}
 
     async def known(self) -> Known:
         """What the call may begin with; nothing if the mind takes too long. Then it comes as a reminder."""
         try:
-            async with asyncio.timeout(START):
+            async with asyncio.timeout(START if self._begun else 0):
                 return await asyncio.shield(self._known)
         except TimeoutError:
             self._late = not self._known.done()
             return Known() if self._late else self._known.result()
 
     def begin(self) -> None:
-        told = self._mind._tell(self.id, Begin(self._begin.call, self._begin.caller, self._begin.rate, (*self._given,)))
-        if not told and not self._known.done():
-            self._known.set_result(Known())
+        """Tell the mind of the call: at first, and again when it is new."""
+        first = self._first
+        begin = Begin(first.call, first.caller, first.rate, tuple(self._given))
+        self._begun = self._mind._tell(self.id, begin)
+
+    def insist(self) -> None:
+        """Whoever wanted to be forgotten wants it of a new mind too."""
+        if self._forgets:
+            self._mind._tell(self.id, wire.Forget())
 
     def hear(self, pcm: NDArray[np.int16], at: int) -> None:
         """One frame of the caller."""
-        self._mind._hear(self.id, pcm, at)
+        if not self._forgets:
+            self._mind._hear(self.id, pcm, at)
 
     def said(self, text: str) -> None:
         """The agent's words."""
-        self._mind._tell(self.id, wire.Said(text))
+        if not self._forgets:
+            self._mind._tell(self.id, wire.Said(text))
 
     def keep(self, text: str) -> None:
-        self._mind._tell(self.id, wire.Keep(text))
+        if not self._forgets:
+            self._mind._tell(self.id, wire.Keep(text))
 
     def forget(self) -> None:
         """Everything about this caller, and what is still said in this call."""
-        self._mind._tell(self.id, wire.Forget())
+        if not self._forgets:
+            self._forgets = True
+            self._mind._tell(self.id, wire.Forget())
 
-    def begins_with(self, memories: tuple[int, ...]) -> None:
-        """The model is given these before the first frame, and again should it be lost."""
-        self._standing = memories
-        self._given = dict.fromkeys(memories)
-        self._mind._tell(self.id, wire.Took(memories, True, 0.0))
+    def begins_with(self, known: Known) -> None:
+        """The engine is asked, under the id of an opening, to give this to the model before the first frame."""
+        self._opening = Remind(known.context, known.memories, ())
+        self.asked(OPENING, self._opening)
 
     def asked(self, id: int, remind: Remind) -> None:
         """The engine was asked, under this id, to take a reminder in."""
         self._asked[id] = (remind, monotonic())
 
-    def answered(self, id: int, taken: bool) -> None:
-        """The engine has taken in what it was asked under this id, or refused it; other ids are none of ours."""
+    def answered(self, id: int, taken: bool, again: bool = False) -> int:
+        """The engine has taken in what it was asked under this id, or not; other ids are none of ours.
+
+        `again` when it may be asked once more. Gives how many memories the model has got by it.
+        """
         if id not in self._asked:
-            return
+            return 0
         remind, since = self._asked.pop(id)
-        self._mind.counts["taken" if taken else "refused"] += 1
+        if id != OPENING:
+            self._mind.counts["taken" if taken else "refused"] += 1
         if taken:
             self._given.update(dict.fromkeys(remind.memories))
-        self._mind._tell(self.id, wire.Took(remind.memories, taken, monotonic() - since))
+        if taken or id != OPENING:  # what had no room at the beginning may have some later, one by one
+            self._mind._tell(self.id, wire.Took(remind.memories, taken, monotonic() - since, again))
+        return len(remind.memories) if taken else 0
 
     def anew(self) -> None:
-        """The engine has lost what it was given in the call; what the call began with it has again."""
+        """The engine has lost what it was given; it is asked again for what the call began with."""
+        self._given.clear()
         self._asked.clear()
-        self._given = dict.fromkeys(self._standing)
         self._mind._tell(self.id, wire.Anew())
+        if self._opening:
+            self.asked(OPENING, self._opening)
 
     def close(self) -> None:
         self._mind._tell(self.id, wire.End())
@@ -218,5 +243,9 @@ class Attention:
             self._known.set_result(event)
             if self._late and event.memories and self._mind.injection != "spoken":
                 self._tell_call(Remind(event.context, event.memories, ()))
-        elif isinstance(event, Remind | Forgotten):
+        elif isinstance(event, Remind) and not self._forgets:
+            self._tell_call(event)
+        elif isinstance(event, Forgotten) and not self._forgotten:
+            self._forgotten = True
+            self._opening = None
             self._tell_call(event)

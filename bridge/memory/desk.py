@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,8 +39,11 @@ class Desk:
         self._tell = tell
         self._thread = ThreadPoolExecutor(1, "memory")
         self._state = State()
-        self._retry = 0.0
-        self._open = False
+        self._cannot_write = False
+        self._rests = {False: 0.0, True: 0.0}
+        """Until when all, and until when writing, is left alone after a failure."""
+        self._opened: tuple[int, int] | None = None
+        """The file that is open."""
         self.callers = Callers(load_key(init.key, init.store))
         self.embedder: Embedder
         self.store: Store
@@ -49,19 +53,23 @@ class Desk:
     def start(self, progress: Callable[[str], None]) -> None:
         """Load the embedder; raises NoEmbedding. Vectors of another embedder are made anew."""
         self.embedder = embedder(self._init.embedder, self._init.embedder_key)
-        with contextlib.suppress(StoreError):  # it may come back; until then there is no memory
+        with contextlib.suppress(StoreError, NoEmbedding):  # it may come back; until then there is no memory
             self._open_store(progress)
 
-    async def do(self, work: Callable[[Desk], Result]) -> Result | None:
-        """Do it on the thread; None if the store cannot be had."""
+    async def do(self, work: Callable[[Desk], Result], writes: bool = False) -> Result | None:
+        """Do it on the thread; None if the store cannot be had. Where nothing can be written, reading goes on."""
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
+            loop = asyncio.get_running_loop()
+            result = await loop.run_in_executor(self._thread, self._work, work, writes)
         except _Resting:
             return None
         except (StoreError, NoEmbedding) as error:
+            self._cannot_write = writes
             self._change(str(error), errors=1)
             return None
-        self._change("")
+        if writes or not self._cannot_write:
+            self._cannot_write = False
+            self._change("")
         return result
 
     def wrote(self, memories: int) -> None:
@@ -78,34 +86,46 @@ class Desk:
         self.recall.forget(caller)
         return gone
 
-    def expire(self) -> None:
+    def expire(self) -> int:
         """Forget what is older than it may become."""
-        init, now = self._init, time.time()
-        before, thoughts_before = (
-            now - days * DAY if days else 0.0 for days in (init.retention_days, init.explain_days)
-        )
+        kept, explained = self._init.retention_days, self._init.explain_days
+        before, thoughts_before = (time.time() - days * DAY if days else 0.0 for days in (kept, explained))
         if gone := self.store.expire(before, max(before, thoughts_before)):
             self.store.scrub()
-            log.info("forgot %d memories older than %g days", gone, init.retention_days)
+            log.info("forgot %d memories older than %g days", gone, kept)
+        return gone
 
-    def _work(self, work: Callable[[Desk], Result]) -> Result:
-        if time.monotonic() < self._retry:  # those that waited meanwhile shall not each wait as long as the first
+    def _work(self, work: Callable[[Desk], Result], writes: bool) -> Result:
+        # Those that waited while one failed shall not each wait as long as that.
+        if time.monotonic() < max(self._rests[kind] for kind in {False, writes}):
             raise _Resting
         try:
-            if not self._open:
+            if not self._opened or self._opened != self._file():
                 self._open_store(log.info)
             return work(self)
         except (StoreError, NoEmbedding):
-            self._retry = time.monotonic() + AGAIN
+            self._rests[writes] = time.monotonic() + AGAIN
+            self._close()  # it may be another file by then, or a mended one
             raise
 
+    def _file(self) -> tuple[int, int]:
+        """Which file is at the store's place now, as the system counts; one number for a server."""
+        if "://" in self._init.store:
+            return (1, 1)
+        try:
+            found = os.stat(self._init.store)
+        except OSError:
+            return (0, 0)
+        return found.st_dev, found.st_ino
+
     def _open_store(self, progress: Callable[[str], None]) -> None:
+        self._close()
         init = self._init
         self.store = Store.open(init.store, auth_token=init.store_token, encryption_key=init.encryption_key)
         self._match(progress)
         self.recall = Recall(self.store, self.embedder)
         self.scribe = Scribe(self.store, self.embedder)
-        self._open = True
+        self._opened = self._file()
 
     def _match(self, progress: Callable[[str], None]) -> None:
         """Make the store's vectors those of our embedder; one that was killed at it is gone on with."""
@@ -118,7 +138,8 @@ class Desk:
         )
 
     def _close(self) -> None:
-        if self._open:
+        if self._opened:
+            self._opened = None
             self.store.close()
 
     def _change(self, trouble: str, written: int = 0, errors: int = 0) -> None:

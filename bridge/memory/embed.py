@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 
 BATCH = 64  # texts in a request: under the limits of the endpoints in use, and small enough to answer in seconds
-TIMEOUT = 10.0  # seconds for a batch: more than a busy endpoint takes, less than anybody waits in a call
+TIMEOUT = 5.0  # seconds for a batch: more than a busy endpoint takes, and memory of all calls waits for it
 
 SENTENCES = "sentence-transformers:"
 
@@ -113,7 +113,8 @@ class Endpoint:
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
                 answer = msgspec.json.decode(response.read(), type=_Answer)
-        except urllib.error.HTTPError as error:  # its body may hold what was sent
+        except urllib.error.HTTPError as error:
+            error.close()  # unread: its body may hold what was sent
             raise NoEmbedding(f"{self._url} answered {error.code}{_remedy(error.code)}") from None
         except msgspec.MsgspecError:
             raise NoEmbedding(f"{self._url} did not answer as an /embeddings endpoint does") from None

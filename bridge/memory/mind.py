@@ -18,11 +18,11 @@ from ...engines import wire as process
 from ...engines.ears.base import EarEvent, Transcriber
 from ...engines.wire import Kind, Packet
 from . import wire
-from .desk import DAY, Desk
+from .desk import AGAIN, DAY, Desk
 from .embed import NoEmbedding
 from .llm import Llm, thinker
 from .store import StoreError
-from .talk import Parts, Talk
+from .talk import Parts, Talk, tell_fault
 
 STREAMS = 64  # that a model hears at once: each takes 100 MB, and with more it would not keep up
 NICE = 10  # below daemon and engine: memory may be late, sound may not
@@ -61,10 +61,10 @@ class Mind(asyncio.Protocol):
         self._send(process.pack_struct(Kind.EVENT, event, id))
 
     async def look_after(self) -> None:
-        """What is to be done at first and once a day."""
+        """What is to be done at first and once a day, or as soon as it can be."""
         while True:
-            await self._parts.desk.do(Desk.expire)
-            await asyncio.sleep(DAY)
+            done = await self._parts.desk.do(Desk.expire, writes=True)
+            await asyncio.sleep(AGAIN if done is None else DAY)
 
     def _send(self, data: bytes) -> None:
         if not self._transport.is_closing():
@@ -99,6 +99,9 @@ class Mind(asyncio.Protocol):
                 case wire.Keep(text):
                     self._do(talk.keep(text))
                 case wire.Forget():
+                    for other in self._talks.values():
+                        if other.caller == talk.caller:
+                            other.hush()
                     self._do(talk.forget())
                 case wire.End():
                     self._do(self._end(id, talk))
@@ -113,8 +116,10 @@ class Mind(asyncio.Protocol):
         self._do(talk.start())
 
     async def _end(self, id: int, talk: Talk) -> None:
-        await talk.end()
-        del self._talks[id]
+        try:
+            await talk.end()
+        finally:
+            del self._talks[id]
 
     async def _quit(self) -> None:
         """Whatever is under way is finished first."""
@@ -134,7 +139,7 @@ class Mind(asyncio.Protocol):
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.error("a fault of the mind; the calls go on", exc_info=error)
+            tell_fault(error)
 
 
 def _ear(

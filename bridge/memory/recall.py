@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .agree import Vocabulary, telling
-from .asked import PEOPLE, TIME, Asked, Told, ask, context, kin_in, tell
+from .asked import PEOPLE, TIME, Asked, Told, ask, clear, context, kin_in, tell
 from .embed import Embedder, Vectors
 from .kinds import Candidate, Memory, Moment
 from .shelf import Shelf
@@ -20,17 +20,21 @@ from .store import Store
 Column = NDArray[np.float32]
 
 LIMIT = 15  # candidates
-POOL = 200  # nearest by meaning that are looked at more closely: a question in other words is far from its answer
+POOL = 200  # nearest by meaning: a question in other words is far from its answer
+CLOSER = 100  # of them whose words are looked at: with the memories near to them these are the nearest
 FOUND = 20  # by words, beside them
 NEIGHBOURS = 14  # memories that speak for one: about as many as people tell of a thing
+SAME_THING = 0.25  # cosine from which two memories are of the same thing
+FEW = 0.05  # sum of weights below which there are hardly any neighbours, and they count less
+OWN = 0.2  # what a memory's own nearness counts beside that of its neighbours
 KEPT = 512 << 20  # bytes of vectors in memory: five callers of 100,000 memories, or thousands of usual ones
 DAY = 86400.0  # seconds
 
 WEIGHTS = {
-    "similarity": 0.2,
+    "similarity": 2.0,
     "asking": 2.0,
-    "neighbours": 18.0,
-    "words": 2.5,
+    "neighbours": 14.0,
+    "words": 3.5,
     "noun": 0.7,
     "importance": 2.2,
     "age": -0.4,
@@ -107,45 +111,64 @@ class Recall:
         self._copy(caller)
 
     def forget(self, caller: str) -> None:
+        """Keep nothing of a caller in mind: neither vectors nor words."""
         self._copies.pop(caller, None)
+        self._vocabulary = Vocabulary()
+        clear()
 
     def candidates(self, caller: str, moment: Moment) -> list[Candidate]:
         """At most 15 memories that may matter now, best first; those that the model knows are among them."""
         copy = self._copy(caller)
         if not copy.rows or not moment.said.strip():
             return []
-        pool, evidence = self._evidence(caller, copy, moment)
-        order = np.argsort(-sum(WEIGHTS[name] * column for name, column in evidence.items()), kind="stable")[:LIMIT]
+        before = context(moment)
+        clause = ask(moment.said, {}).clause
+        pool, evidence, alike = self._nearest(caller, copy, f"{before} {moment.said}".strip(), clause)
+        if not pool:  # another bridge has just taken them away
+            return []
+        evidence |= self._by_words(pool, moment, before, alike)
+        order = np.argsort(-_weighed(evidence), kind="stable")[:LIMIT]
         found = [
             Candidate(pool[at], float(evidence["similarity"][at]), float(evidence["words"][at]))
             for at in order.tolist()
         ]
         return self._with_what_they_hang_on(found, copy)
 
-    def _evidence(self, caller: str, copy: _Copy, moment: Moment) -> tuple[list[Memory], dict[str, Column]]:
-        """The memories that are nearest in meaning or words, and what speaks for and against each."""
-        before, count = context(moment), len(copy.rows)
-        said = f"{before} {moment.said}" if before else moment.said
-        vectors = self._embedder.embed([said, ask(moment.said, {}).clause])
-        near = copy.matrix[:count] @ vectors.T  # [count, 2]
-        top = copy.ids[np.argpartition(-near[:, 0], min(POOL, count) - 1)[:POOL]]
-        found = (id for id, _ in self._store.search(caller, telling(said), FOUND) if id in copy.rows)
-        pool = self._store.get(dict.fromkeys([*top.tolist(), *found]))
-        rows = np.array([copy.rows[memory.id] for memory in pool], np.intp)
+    def _nearest(
+        self, caller: str, copy: _Copy, said: str, clause: str
+    ) -> tuple[list[Memory], dict[str, Column], Column]:
+        """The memories that are nearest in meaning or words, what speaks for each, and how near they are to each other
+        ([pool, pool])."""
+        count = len(copy.rows)
+        near = copy.matrix[:count] @ self._embedder.embed([said, clause]).T  # [count, 2]
+        by_words = self._store.search(caller, telling(said), FOUND)
+        found = np.array([copy.rows[id] for id, _ in by_words if id in copy.rows], np.intp)
+        rows = np.union1d(np.argpartition(-near[:, 0], min(POOL, count) - 1)[:POOL], found)
+        alike = np.maximum(copy.matrix[rows] @ copy.matrix[rows].T, 0)
+        evidence = {
+            "similarity": near[rows, 0],
+            "asking": near[rows, 1],
+            "neighbours": _neighbours(alike, near[rows, 0]),
+        }
+        best = np.argsort(-_weighed(evidence), kind="stable")[:CLOSER]
+        places = {
+            int(copy.ids[rows[place]]): place for place in {*best.tolist(), *np.searchsorted(rows, found).tolist()}
+        }
+        pool = self._store.get(places)
+        kept = np.array([places[memory.id] for memory in pool], np.intp)
+        return pool, {name: column[kept] for name, column in evidence.items()}, alike[np.ix_(kept, kept)]
+
+    def _by_words(self, pool: Sequence[Memory], moment: Moment, before: str, alike: Column) -> dict[str, Column]:
         kin = kin_in(memory.text for memory in pool)
         asked, told = ask(moment.said, kin, before), [tell(memory.text, kin) for memory in pool]
         without = PEOPLE.keys() | kin.keys()
         wanted, noun, *bags = self._vocabulary.bags(
-            [telling(said, without), telling(" ".join(asked.noun), without)]
+            [telling(f"{before} {moment.said}", without), telling(" ".join(asked.noun), without)]
             + [telling(memory.text, without) for memory in pool]
         )
         cover = self._vocabulary.cover
-        alike = np.maximum(copy.matrix[rows] @ copy.matrix[rows].T, 0)  # [pool, pool]
         age = np.array([moment.now - memory.timestamp for memory in pool], np.float32) / DAY
-        return pool, {
-            "similarity": near[rows, 0],
-            "asking": near[rows, 1],
-            "neighbours": _neighbours(alike, near[rows, 0]),
+        return {
             "words": cover(wanted, bags),
             "noun": cover(noun, bags) if len(noun) else np.full(len(pool), 0.5, np.float32),
             "importance": np.array([memory.importance for memory in pool], np.float32),
@@ -163,9 +186,8 @@ class Recall:
         by_id = {one.memory.id: one for one in found}
         for memory in self._store.get(missing):
             one = by_id[missing[memory.id]]
-            brought.setdefault(one.memory.id, []).append(
-                Candidate(memory, one.similarity, one.words, via=one.memory.id)
-            )
+            child = Candidate(memory, one.similarity, one.words, via=one.memory.id)
+            brought.setdefault(one.memory.id, []).append(child)
         return [each for one in found for each in (one, *brought.get(one.memory.id, ()))][:LIMIT]
 
     def _copy(self, caller: str) -> _Copy:
@@ -180,6 +202,10 @@ class Recall:
         while len(self._copies) > 1 and sum(other.matrix.nbytes for other in self._copies.values()) > KEPT:
             self._copies.popitem(last=False)
         return copy
+
+
+def _weighed(evidence: Mapping[str, Column]) -> Column:
+    return np.asarray(sum(WEIGHTS[name] * column for name, column in evidence.items()), np.float32)
 
 
 def _fits(asked: Asked, told: Sequence[Told]) -> dict[str, Column]:
@@ -200,16 +226,14 @@ def _fits(asked: Asked, told: Sequence[Told]) -> dict[str, Column]:
 
 
 def _neighbours(alike: Column, similarity: Column) -> Column:
-    """How near what is said is to the memories that are near each one: they tell of the same thing in other words."""
-    weights = alike**2
+    """How near what is said is to a memory and those on the same thing: one of them may say it in its words."""
+    weights = np.where(alike >= SAME_THING, alike, 0) ** 2
     np.fill_diagonal(weights, 0)
-    some = min(NEIGHBOURS, len(weights) - 1)
-    if not some:
-        return np.zeros(1, np.float32)
-    nearest = np.argpartition(-weights, some - 1, axis=1)[:, :some]
+    nearest = np.argpartition(-weights, min(NEIGHBOURS, len(weights)) - 1, axis=1)[:, :NEIGHBOURS]
     weights = np.take_along_axis(weights, nearest, 1)
-    mean = (weights * np.maximum(similarity, 0)[nearest]).sum(1) / np.maximum(weights.sum(1), 0.05)
-    return np.asarray(np.sqrt(mean), np.float32)
+    near = np.maximum(similarity, 0)
+    theirs = (weights * near[nearest]).sum(1) / np.maximum(weights.sum(1), FEW)
+    return np.asarray(np.sqrt(OWN * near + (1 - OWN) * theirs), np.float32)
 
 
 def _ages(pool: Sequence[Memory], told: Sequence[Told], alike: Column) -> dict[str, Column]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ...codecs.resample import FULL_SCALE, Up
 from ...engines.base import Speaker
 from ...engines.ears.base import EarEvent, Heard, Transcriber
 from . import wire
-from .desk import Desk
+from .desk import AGAIN, Desk
 from .kinds import Candidate, Judged, Memory, Moment, Thought
 from .phrase import known, reminder
 from .think import Thinker, choose
@@ -26,6 +27,7 @@ TURNS = 12  # utterances that are kept for what the talk is about; more of them 
 TAIL = 10  # frames of silence (0.8 s) that end the utterance under way when the caller hangs up
 LAST = 2.0  # seconds for the ear to finish it
 NAME = "name"  # the kind of memory that a greeting may use
+LONGEST_KNOWN = 800  # letters of what a call begins with: about 250 tokens
 STANDING = 0.7  # how important a memory must be for a call to begin with it
 
 
@@ -48,23 +50,20 @@ class Talk:
         self, id: int, begin: wire.Begin, caller: str, parts: Parts, tell: Callable[[wire.Event], None]
     ) -> None:
         """`caller` is the key of the caller."""
+        self.caller = caller
         self.over = asyncio.Event()
         self.ending = False
         self._id = id
         self._call = begin.call
-        self._caller = caller
         self._parts = parts
         self._tell = tell
         self._began = time.monotonic()
         self._up = Up() if begin.rate != RATE else None
-        self._spoken = self._began  # sample 0, by our clock, as near as frames have told
+        self._spoken = float("inf")  # when sample 0 was, by our clock, as near as frames have told
         self._at = 0
         self._turns: deque[tuple[Speaker, str]] = deque(maxlen=TURNS)
-        self._known: tuple[int, ...] = ()  # what the call may begin with
-        self._standing: set[int] = set()  # what it began with
-        self._given = set(begin.given)
+        self._met = set(begin.given)  # what the model has, or was said in this call, or cannot be given
         self._asked: dict[tuple[int, ...], Thought] = {}  # reminders that the engine has not answered
-        self._own: set[int] = set()  # what was said in this call
         self._waiting: list[Heard] = []
         self._thinking: asyncio.Task[None] | None = None
         self._judging: asyncio.Task[list[Judged]] | None = None  # of a partial: nobody waits for it once all is said
@@ -74,14 +73,8 @@ class Talk:
 
     async def start(self) -> None:
         """Say what the call may begin with."""
-        parts = self._parts
-        found = await parts.desk.do(lambda desk: desk.store.standing(self._caller, parts.standing))
-        names = await parts.desk.do(lambda desk: desk.store.about(self._caller, NAME))
-        facts = [memory for memory in found or () if memory.importance >= STANDING]
-        self._known = tuple(memory.id for memory in facts)
-        name = names[-1].entities.value if names else ""
-        self._tell(wire.Known(name, known([memory.text for memory in facts]), self._known))
-        await parts.desk.do(lambda desk: desk.recall.load(self._caller))
+        self._tell(await self._parts.desk.do(self._known) or wire.Known())
+        await self._parts.desk.do(lambda desk: desk.recall.load(self.caller))
 
     def hear(self, pcm: bytes, at: int) -> None:
         """One frame of the caller, at the line's rate."""
@@ -98,96 +91,110 @@ class Talk:
             self._waiting.append(event)
             if event.final and self._judging:
                 self._judging.cancel()
-            self._go_on()
+            if self._thinking is None or self._thinking.done():
+                self._thinking = asyncio.create_task(self._think())
 
     def agent_said(self, text: str) -> None:
-        self._turns.append(("agent", text))
+        if self._listening:
+            self._turns.append(("agent", text))
 
     async def took(self, took: wire.Took) -> None:
-        thought = self._asked.pop(took.memories, None)
-        if took.taken:
-            self._given.update(took.memories)
-            if took.memories == self._known:
-                self._standing.update(took.memories)
-        if thought:
+        if not took.again:
+            self._met.update(took.memories)  # those that it refused too: it would refuse them again
+        if thought := self._asked.pop(took.memories, None):
             await self._log(thought, took)
 
     def anew(self) -> None:
         self._asked.clear()
-        self._given = set(self._standing)
+        self._met.clear()
 
     async def keep(self, text: str) -> None:
         if self._listening:
-            await self._write(lambda desk: desk.scribe.remember(self._caller, self._call, text, time.time()))
+            await self._write(lambda desk: desk.scribe.remember(self.caller, self._call, text, time.time()))
+
+    def hush(self) -> None:
+        """Nothing more of this call is kept, or comes to mind."""
+        self._listening = False
+        for what in (self._waiting, self._turns, self._asked):
+            what.clear()
 
     async def forget(self) -> None:
-        """Everything, and nothing more of this call is kept."""
-        self._listening = False
-        self._waiting.clear()
-        self._turns.clear()
+        """Everything about the caller, as soon as the store can be had."""
         if self._thinking:
             await self._thinking
-        gone = await self._parts.desk.do(lambda desk: desk.forget(self._caller))
-        if gone is None:
-            log.error("%s could not be forgotten: `voice-bridge memory forget --caller` does it later", self._caller)
-        else:
-            self._tell(wire.Forgotten(gone))
+        while (gone := await self._parts.desk.do(lambda desk: desk.forget(self.caller), writes=True)) is None:
+            log.error("%s is still to be forgotten: the store failed, and is tried again", self.caller)
+            await asyncio.sleep(AGAIN)
+        self._tell(wire.Forgotten(gone))
 
     async def end(self) -> None:
         """The caller has hung up: what was said last is still taken in."""
         self.ending = True
+        try:
+            await self._finish()
+        finally:
+            self.over.set()
+
+    async def _finish(self) -> None:
         ear = self._parts.ear
         if ear and self._listening:
             for index in range(TAIL):
                 ear.hear(self._id, np.zeros(FRAME, np.float32), self._at + index * FRAME)
             await asyncio.sleep(LAST)
-        if self._thinking:
-            await self._thinking
         if ear:
             ear.close(self._id)
-        for thought in self._asked.values():  # those that the engine never answered
-            await self._log(thought)
-        self.over.set()
+        if self._thinking:
+            await self._thinking
+        for ids, thought in list(self._asked.items()):  # those that the engine never answered
+            await self._log(thought, wire.Took(ids, False, 0.0))
 
-    def _go_on(self) -> None:
-        if self._thinking is None or self._thinking.done():
-            self._thinking = asyncio.create_task(self._think())
+    def _known(self, desk: Desk) -> wire.Known:
+        names = desk.store.about(self.caller, NAME)
+        facts, letters = [], 0
+        for memory in desk.store.standing(self.caller, self._parts.standing):
+            letters += len(memory.text)
+            if memory.importance >= STANDING and letters <= LONGEST_KNOWN:
+                facts.append(memory)
+        name = names[-1].entities.value if names else ""
+        return wire.Known(name, known([fact.text for fact in facts]), tuple(fact.id for fact in facts))
 
     async def _think(self) -> None:
         while self._waiting:
             heard = self._waiting.pop(0)
-            await self._consider(heard)
-            if heard.final and self._listening:
-                self._turns.append(("caller", heard.text))
-                await self._note(heard.text)
+            try:
+                await self._consider(heard)
+                if heard.final and self._listening:
+                    self._turns.append(("caller", heard.text))
+                    await self._note(heard.text)
+            except Exception as error:
+                tell_fault(error)
 
     async def _note(self, text: str) -> None:
-        await self._write(lambda desk: desk.scribe.write(self._caller, self._call, text, time.time()))
+        await self._write(lambda desk: desk.scribe.write(self.caller, self._call, text, time.time()))
 
     async def _consider(self, heard: Heard) -> None:
         """Look for what the caller's words call to mind, and remind the model of it."""
         parts, now = self._parts, time.time()
         began = time.monotonic()
-        milliseconds = {"ear": 1000 * (began - self._spoken - heard.end / RATE)}
-        met = frozenset(self._given | self._own | {id for ids in self._asked for id in ids})
+        milliseconds = {}
+        if self._spoken < began:
+            milliseconds["ear"] = 1000 * (began - self._spoken - heard.end / RATE)
+        met = frozenset(self._met.union(*self._asked))
         moment = Moment(heard.text, heard.final, tuple(self._turns), met, now)
-        candidates = await parts.desk.do(lambda desk: desk.recall.candidates(self._caller, moment))
+        candidates = await parts.desk.do(lambda desk: desk.recall.candidates(self.caller, moment))
         milliseconds["recall"] = 1000 * (time.monotonic() - began)
         if not candidates:
             return
         began = time.monotonic()
-        try:
-            judged = await self._judge(moment, candidates)
-        except asyncio.CancelledError:
-            if heard.final or not self._waiting:
-                raise
+        judged = await self._judge(moment, candidates)
+        if judged is None or not self._listening:
             return
         chosen = choose(judged)
         milliseconds["thinking"] = 1000 * (time.monotonic() - began)
         ids = {one.memory.id for one in chosen}
         thought = Thought(
             call=self._call,
-            caller=self._caller,
+            caller=self.caller,
             timestamp=now,
             into_call=time.monotonic() - self._began,
             said=heard.text,
@@ -196,17 +203,20 @@ class Talk:
             milliseconds=milliseconds,
             judged=tuple(msgspec.structs.replace(one, injected=one.memory.id in ids) for one in judged),
         )
-        if chosen and self._listening:
+        if chosen and (heard.final or parts.injection != "spoken"):  # nobody is spoken to while he speaks
             self._remind([one.memory for one in chosen], thought)
         elif heard.final:
             await self._log(thought)
 
-    async def _judge(self, moment: Moment, candidates: Sequence[Candidate]) -> list[Judged]:
+    async def _judge(self, moment: Moment, candidates: Sequence[Candidate]) -> list[Judged] | None:
+        """What the thinker says; None if the caller went on before it had an answer."""
         judging = asyncio.create_task(self._parts.thinker.judge(moment, candidates))
         self._judging = None if moment.final else judging
         try:
-            return await judging
+            await asyncio.wait({judging})
+            return None if judging.cancelled() else judging.result()
         finally:
+            judging.cancel()
             self._judging = None
 
     def _remind(self, memories: Sequence[Memory], thought: Thought) -> None:
@@ -215,18 +225,24 @@ class Talk:
         self._tell(wire.Remind(reminder(facts, self._parts.injection), ids, facts))
 
     async def _write(self, work: Callable[[Desk], Sequence[Memory]]) -> None:
-        written = await self._parts.desk.do(work)
+        written = await self._parts.desk.do(work, writes=True)
         if written:
-            self._own.update(memory.id for memory in written)
+            self._met.update(memory.id for memory in written)
             self._parts.desk.wrote(len(written))
 
     async def _log(self, thought: Thought, took: wire.Took | None = None) -> None:
         """Write down what was thought, and what the engine made of it."""
         if not self._listening:
             return
-        if took:
+        if took and took.seconds:
             thought.milliseconds["hand-over"] = 1000 * took.seconds
-            if not took.taken:
-                judged = (msgspec.structs.replace(one, injected=False) for one in thought.judged)
-                thought = msgspec.structs.replace(thought, judged=tuple(judged))
-        await self._parts.desk.do(lambda desk: desk.store.log(thought))
+        if took and not took.taken:
+            judged = (msgspec.structs.replace(one, injected=False) for one in thought.judged)
+            thought = msgspec.structs.replace(thought, judged=tuple(judged))
+        await self._parts.desk.do(lambda desk: desk.store.log(thought), writes=True)
+
+
+def tell_fault(error: BaseException) -> None:
+    """Say where a fault of ours was, and not what stood in it: it may be a caller's words."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    log.error("a fault of the mind; the calls go on: %s\n%s", type(error).__name__, where)

@@ -82,10 +82,12 @@ class Took(Tell, frozen=True, tag="took"):
     taken: bool
     seconds: float
     """From the reminder's coming to the daemon until the model had it."""
+    again: bool = False
+    """Whether it may be asked once more: it was broken off."""
 
 
 class Anew(Tell, frozen=True, tag="anew"):
-    """The model has lost what it was given in the call."""
+    """The model has lost all that it was given."""
 
 
 class Keep(Tell, frozen=True, tag="keep"):
@@ -152,4 +154,3 @@ AnyEvent: TypeAlias = Known | Remind | Forgotten | State | Done
 
 decode_tell: msgspec.json.Decoder[AnyTell] = msgspec.json.Decoder(AnyTell)
 decode_event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
-decode_init: msgspec.json.Decoder[MindInit] = msgspec.json.Decoder(MindInit)

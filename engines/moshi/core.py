@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..base import FRAME, RATE, Event, Injected, Opening, Sound
+from ..base import FRAME, RATE, Cut, Event, Injected, Opening, Refused, Sound
 from .model import Floats, Ints, Model, Place, noise
 from .rows import ADD, Rows
 from .script import Script
@@ -29,7 +29,7 @@ SLICES = (8, 16, 32, 64, 128, 256)  # rows read at once: fewer take as long, as 
 SLICE = 0.004  # seconds that a slice may take, so that several fit between two steps
 DEARER = 2.0  # times the least slice, if that takes longer: more rows in as good as one reading of the weights
 REHEARSALS = 3  # steps of each size; the fastest counts, as others may be busy while we start
-GREETING = 0  # the id of what an opening says; those of a conversation begin at 1
+OPENING = 0  # the id of what an opening says and brings; those of a conversation begin at 1
 ADDED = 38  # frames (3 s) that a vector stays on the input: the answer that comes, and not the one after it
 
 DONE = object()  # what a job without slices left gives
@@ -111,17 +111,20 @@ class MoshiCore:
 
     def open(self, slot: int, opening: Opening) -> None:
         sampling = self._model.config.sampling.changed(opening.sampling)
-        persona = self._given.beginning(opening.persona, opening.known)
+        persona = self._given.prompt(opening.persona)
+        known = self._given.known(opening.known, persona)
         vector = self._given.condition(opening.conditions)
         room = self._given.room(opening.share)
         script = self._script()
         if opening.greeting and self._lm.own_streams:
-            script.say(GREETING, opening.greeting, opening.interruptible)
+            script.say(OPENING, opening.greeting, opening.interruptible)
         seed = secrets.randbits(64) if opening.seed is None else opening.seed
-        call = Slot(slot, opening.call, self._rows.pop(), script, sampling, seed, persona, vector, room)
+        call = Slot(slot, opening.call, self._rows.pop(), script, sampling, seed, persona, known, vector, room)
         self._slots[slot] = call
         self._model.add(slot, vector)
-        if len(persona):
+        if opening.known:
+            self._events.append((slot, Injected(OPENING) if len(known) else Refused(OPENING)))
+        if len(persona) + len(known):
             self._begin(call, self._prepare(call))
         else:
             call.live = True
@@ -134,8 +137,9 @@ class MoshiCore:
     def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
         call = self._slots[slot]
         if how == ADD:
-            call.added.append(Added(id, self._given.vector(context), call.steps + ADDED))
+            call.added.append(Added(self._given.vector(context), call.steps + ADDED))
             self._add_up(call)
+            self._events.append((slot, Injected(id)))
             return
         rows = self._given.context(context, how, call.room)
         call.room -= len(rows)
@@ -146,7 +150,14 @@ class MoshiCore:
             call.early.append(job)
 
     def cancel(self, slot: int, id: int) -> None:
-        self._slots[slot].script.cancel(id)
+        if self._slots[slot].script.cancel(id):
+            self._events.append((slot, Cut(id)))
+
+    def forget(self, slot: int) -> None:
+        """A renewal brings nothing of it along; the model itself forgets what it has read with the call's age."""
+        call = self._slots[slot]
+        call.memories.clear()
+        call.known = call.known[:0]
 
     def played(self, slot: int, at: int) -> None:
         """The model does not know how late its voice is heard."""
@@ -274,10 +285,9 @@ class MoshiCore:
         call.steps += 1
         call.frame += 1
         call.position += 1
-        if over := [one.id for one in call.added if one.until == call.steps]:
+        if any(one.until == call.steps for one in call.added):
             call.added = [one for one in call.added if one.until > call.steps]
             self._add_up(call)
-            self._events += [(call.index, Injected(id)) for id in over]
         self._look_after(call)
 
     def _add_up(self, call: Slot) -> None:
@@ -305,10 +315,10 @@ class MoshiCore:
 
     def _prepare(self, call: Slot) -> Iterator[None]:
         """Give a call its persona, and what is known of the caller; the last row is read with its first frame."""
-        rows = np.concatenate([self._given.first, call.persona[:-1]])
-        yield from self._read(call, call.row, call, rows)
+        *rows, last = np.concatenate([self._given.first, call.persona, call.known])
+        yield from self._read(call, call.row, call, np.stack(rows))
         self._model.fill(call.index, self._given.silent[0])
-        call.given = call.persona[-1]
+        call.given = last
         call.frame = self._lm.max_delay + 1
         call.live = True
 
@@ -361,7 +371,7 @@ class MoshiCore:
         return call.script.transcript.quiet >= PAUSE or others or call.position >= OVERDUE * self._context
 
     def _renew(self, call: Slot, renewal: Renewal) -> Iterator[None]:
-        rows = np.concatenate([self._given.first, call.persona, *call.memories])
+        rows = np.concatenate([self._given.first, call.persona, call.known, *call.memories])
         yield from self._read(call, renewal.row, renewal, rows)
         yield from self._catch_up(call, renewal)
 

@@ -56,13 +56,12 @@ class Rows:
         tokens = readable(self._tokenizer, text)
         return STRENGTH * self._model.embed(np.array(tokens))
 
-    def beginning(self, persona: str, known: str) -> Ints:
-        """What a call is given before its first frame [t, 1 + streams]; `known` only if it has room."""
-        rows = self.prompt(persona)
-        if known:
+    def known(self, text: str, persona: Ints) -> Ints:
+        """What is known of the caller, as rows to be read behind those of the persona; none if they have no room."""
+        if text:
             with contextlib.suppress(ValueError):
-                rows = np.concatenate([rows, self.context(known, "remembered", self.room(MOST) - len(rows))])
-        return rows
+                return self.context(text, "remembered", self.room(MOST) - len(persona))
+        return self.silent[:0]
 
     def prompt(self, persona: str) -> Ints:
         """The rows of a persona [t, 1 + streams]."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import Literal, NamedTuple
 
-from ..base import FRAME, Flush, Said, Speaker, TextEvent, Words
+from ..base import FRAME, Cut, Flush, Said, Speaker, TextEvent, Words
 from .tokenizer import Tokenizer, Word, tidy
 
 # Pace, in frames of 80 ms. For English telephone talk this makes 2.7 words a second with the pauses.
@@ -199,11 +199,12 @@ class Script:
 
     def interrupt(self) -> list[TextEvent]:
         """The caller began to talk: what may be interrupted is dropped."""
+        events: list[TextEvent] = [Cut(say.id) for say in self._queue if say.interruptible]
         self._queue = deque(say for say in self._queue if not say.interruptible)
         if self._saying and self._saying.interruptible:
+            events = [Flush(), Cut(self._saying.id), *events]
             self._break_off()
-            return [Flush()]
-        return []
+        return events
 
     def next(self) -> int | None:
         """The token to force in the coming step, or None to let the model choose."""

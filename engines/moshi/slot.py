@@ -29,7 +29,6 @@ class Renewal:
 class Added(NamedTuple):
     """What is known of the call for a while, as a vector on the model's input."""
 
-    id: int
     vector: Floats
     until: int
     """The slot's steps by then."""
@@ -46,7 +45,8 @@ class Slot:
     sampling: Sampling
     seed: int
     persona: Ints
-    """With what is known of the caller."""
+    known: Ints
+    """What is known of the caller, read behind the persona."""
     vector: Floats
     room: int
     """Rows that may still be given to it in the call."""
