@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Extras of pyproject.toml that this machine gets beyond the base install, and what all of it takes on disk. Which
 # build of torch it is, pip decides; EXTRAS=talk leaves it out.
 COMMA := ,
-EXTRAS := memory,talk$(if $(filter Linux,$(shell uname -s)),$(COMMA)torch)
+EXTRAS ?= memory,talk$(if $(filter Linux,$(shell uname -s)),$(COMMA)torch)
 SIZE := $(if $(findstring torch,$(EXTRAS)),1.2 GB$(COMMA) or 7 GB if torch brings CUDA along,250 MB)
 
 # Tried in this order. The tests run on 3.11 first, so it comes first.

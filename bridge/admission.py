@@ -11,12 +11,10 @@ from typing import Literal
 
 from ..engines.base import Busy, Engine, Lease
 from .config import Calls, Settings
+from .config.kinds import NAMELESS
 
 REAP = 1.0  # seconds between looks for reservations that nobody came for
 REMEMBERED = 1000  # calls whose end is kept for Twilio's question about it; it asks within seconds
-
-# Twilio spells anonymous, restricted, unavailable, blocked and unknown on a keypad.
-NAMELESS = frozenset({"+266696687", "+7378742833", "+86282452253", "+2562533", "+8656696"})
 
 Why = Literal["busy", "draining", "caller", "number", "token", "engine"]
 

@@ -304,7 +304,7 @@ class Call:
                 self._asked.clear()
                 self.log.info("engine back, the conversation begins anew")
             case engines.Refused(id):
-                self.log.warning("the engine cannot say or read this", id=id)
+                self.log.warning("the engine cannot say or read this, or it is over memory.share", id=id)
             case engines.HangUp():
                 lead = max(0.0, self.playout.lead(self._now()))
                 asyncio.get_running_loop().call_later(lead, self.end, End.AGENT)

@@ -218,7 +218,8 @@ class Daemon:
         openings: dict[tuple[str, str], str] = {}
         for key, calls in [("calls", self.settings.calls), *((n, self.settings.for_number(n)) for n in numbers)]:
             openings.setdefault((calls.greeting, calls.persona), key)
-            openings.setdefault((calls.greeting_known.replace("{name}", SOMEBODY), calls.persona), key)
+            if calls.greeting_known:
+                openings.setdefault((calls.greeting_known.replace("{name}", SOMEBODY), calls.persona), key)
         for (greeting, persona), key in openings.items():
             if not (greeting or persona) or not self.engine.capacity().free:
                 continue
@@ -290,11 +291,13 @@ def _mind(settings: Settings, machine: hardware.Machine, choice: registry.Choice
     if memory.enabled == "off":
         return None
     if lacks := begin.missing(memory):
-        why = f"{', '.join(lacks)} not installed: `make setup`, or pip install 'voice-bridge[memory]'"
+        why = f"{', '.join(lacks)} not installed: {begin.remedy(lacks)}"
         if memory.enabled == "on":
             raise StartFailed(f"memory.enabled = on: {why}")
-        log.info("nothing is remembered", because=why)
+        log.warning("nothing is remembered", because=why)
         return None
+    if memory.ear == "kyutai" and machine.kind != "nvidia":
+        log.warning("memory.ear = kyutai without a GPU: it may not keep up; moonshine runs on every machine")
     try:
         mind = Mind(begin.init(memory, machine, choice))
     except begin.NoModel as error:

@@ -69,9 +69,9 @@ class Reminders:
             case engines.Remember(text):
                 attention.keep(text)
             case engines.Injected(id):
-                self.given += attention.answered(id, taken=True)
+                self._took(attention.answered(id, taken=True))
             case engines.Said(id, _) if id:  # 0 is the greeting's
-                self.given += attention.answered(id, taken=True)
+                self._took(attention.answered(id, taken=True))
             case engines.Refused(id):
                 attention.answered(id, taken=False)
             case engines.Cut(id) if id:
@@ -108,4 +108,8 @@ class Reminders:
         how = self._mind.injection
         id = conversation.say(remind.text) if how == "spoken" else conversation.inject(remind.text, how=WAYS[how])
         self._attention.asked(id, remind)
-        self._log.info("reminded", memories=len(remind.memories), how=how)
+
+    def _took(self, memories: int) -> None:
+        if memories:
+            self.given += memories
+            self._log.info("the model was reminded", memories=memories)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Event, Opening, Said, Sound, Words
+from .base import Event, Injected, Opening, Said, Sound, Words
 
 STEP = 0.00002  # seconds a slot; a copy of a frame
 
@@ -19,6 +19,8 @@ class EchoCore:
 
     def open(self, slot: int, opening: Opening) -> None:
         self._now[slot] = 0
+        if opening.known:
+            self._events.append((slot, Injected(0)))
 
     def say(self, slot: int, id: int, text: str, interruptible: bool) -> None:
         """The test line has no voice: the words are reported as said, and nothing is heard."""
@@ -27,7 +29,8 @@ class EchoCore:
         self._events.append((slot, Said(id, now)))
 
     def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
-        """The test line does not think: context changes nothing and is not reported as taken."""
+        """The test line does not think: it reports context as taken, and goes on as before."""
+        self._events.append((slot, Injected(id)))
 
     def cancel(self, slot: int, id: int) -> None: ...
     def forget(self, slot: int) -> None: ...

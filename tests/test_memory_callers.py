@@ -21,7 +21,7 @@ WITHHELD = "+266696687"
 
 @pytest.fixture
 def callers() -> Callers:
-    return Callers(KEY, {WITHHELD})
+    return Callers(KEY)
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 from aiohttp import web
 
+from tests import minds
 from tests.llm_server import MODEL, LlmServer, completion, scores
 from voice_bridge.bridge.memory.kinds import Candidate, Judged, Memory, Moment
 from voice_bridge.bridge.memory.llm import (
@@ -558,7 +560,7 @@ async def test_hybrid_asks_only_about_what_the_rules_are_not_sure_of(server: Llm
 async def test_the_configuration_names_the_thinker(server: LlmServer) -> None:
     def init(kind: str) -> MindInit:
         endpoints = (Endpoint(server.url, MODEL),)
-        return MindInit("", "", "", "", 0, "off", "", "wordllama", "", kind, endpoints, ENOUGH, PROMPT, "silent", 0)
+        return minds.init(Path(), thinker=kind, endpoints=endpoints, seconds=ENOUGH, tokens=PROMPT)
 
     assert type(thinker(init("rules"))) is Rules
     for kind, expected in (("llm", Llm), ("hybrid", Hybrid)):

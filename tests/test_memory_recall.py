@@ -11,7 +11,9 @@ pytest.importorskip("libsql")
 pytest.importorskip("wordllama")
 
 from tests import recall_set, recall_stages
+from voice_bridge.bridge.memory import agree
 from voice_bridge.bridge.memory import recall as module
+from voice_bridge.bridge.memory.agree import Vocabulary, telling
 from voice_bridge.bridge.memory.embed import Embedder, embedder
 from voice_bridge.bridge.memory.kinds import Candidate, Link, Memory, Moment
 from voice_bridge.bridge.memory.recall import LIMIT, Recall
@@ -114,10 +116,10 @@ def test_the_newer_of_two_values_comes_first(store: Store, recall: Recall) -> No
 
 
 def test_a_rare_word_is_found_in_a_sentence_about_other_things(store: Store, recall: Recall) -> None:
-    crowd = [f"I have an appointment with the dentist, it's number {number}." for number in range(300)]
-    add(store, "My Zaphod is a 4417.", *crowd)
-    said = "At my appointment with the dentist, the tenth appointment, they want the number of my zaphod."
-    assert "My Zaphod is a 4417." in texts(recall.candidates(CALLER, moment(said)))
+    crowd = [f"I was at the dentist with a toothache in the year {1700 + number}." for number in range(300)]
+    add(store, "Zaphod eats hay.", *crowd)
+    said = "I'm at the dentist with a toothache, so who feeds zaphod?"
+    assert "Zaphod eats hay." in texts(recall.candidates(CALLER, moment(said)))
 
 
 def test_at_most_fifteen_come_and_none_twice(store: Store, recall: Recall) -> None:
@@ -143,7 +145,8 @@ def test_a_memory_brings_what_it_hangs_on(store: Store, recall: Recall) -> None:
     hangs = Link(parent_id=2, child_id=1, relation="hangs_on")
     add(store, "Ottokar plays chess with us.", "Ottokar will operate on my knee.", *crowd, links=(hangs,))
     found = recall.candidates(CALLER, moment("Who will operate on my knee?"))
-    assert [(one.memory.id, one.via) for one in found[:2]] == [(2, 0), (1, 2)]
+    via = [(one.memory.id, one.via) for one in found]
+    assert via[via.index((2, 0)) + 1] == (1, 2)
     assert len(found) == LIMIT
 
 
@@ -240,3 +243,33 @@ def test_few_callers_are_kept_when_they_have_much(
     for caller in ("anna", "tom", "lily", "anna", "greg"):
         recall.load(caller)
     assert set(recall._copies) == {"anna", "lily", "greg"}
+
+
+# -- words --
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told", "least", "most"),
+    [
+        ("parked car", "We parked the car there.", 1.0, 1.0),
+        ("parking", "We parked there.", 1.0, 1.0),
+        ("movie", "I like the film.", 0.9, 1.0),
+        ("dog", "I have a bicycle.", 0.0, 0.1),
+        ("zaphod", "Zaphod eats hay.", 1.0, 1.0),
+        ("gate code", "The gate is green.", 0.4, 0.8),
+        ("", "The gate is green.", 0.0, 0.0),
+        ("gate", "", 0.0, 0.0),
+    ],
+)
+def test_words_agree_by_their_stem_or_their_meaning(wanted: str, told: str, least: float, most: float) -> None:
+    vocabulary = Vocabulary()
+    asked, memory = vocabulary.bags([telling(wanted), telling(told)])
+    assert least <= vocabulary.cover(asked, [memory])[0] <= most
+
+
+def test_a_full_vocabulary_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agree, "KEPT", 4)
+    vocabulary = Vocabulary()
+    for word in ("gate", "film", "dog", "hay", "car", "tea"):
+        asked, memory = vocabulary.bags([[word], [word, "code"]])
+        assert vocabulary.cover(asked, [memory])[0] == 1.0

@@ -90,6 +90,7 @@ def mind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mind]:
         ("What's the name of my dentist?", "My dentist is called Doctor Weiss."),
         ("When do I have to be at the dentist?", "I have a dentist appointment on Tuesday at half past ten."),
         ("How much is the rent for our flat?", "The rent for our flat is 850 pounds a month."),
+        ("The gate code.", "My gate code is 4417."),
         ("I'm locked out, where's my spare key?", "The spare key is under the flower pot."),
     ],
 )
@@ -148,6 +149,8 @@ async def test_a_question_goes_on_from_what_was_said_before(mind: Mind) -> None:
     before: Turns = (("caller", "I was talking to my sister Anna."), ("agent", "How nice."))
     assert "My sister Anna lives in Cardiff." in await mind.says("And where does she live?", before)
     assert await mind.says("And where does she live?") == []
+    before = (("caller", "I need to get through my gate."), ("agent", "Do you know how?"))
+    assert "My gate code is 4417." in await mind.says("No, what's the code?", before)
 
 
 async def test_a_question_that_stands_alone_is_not_drowned_in_the_talk(mind: Mind) -> None:

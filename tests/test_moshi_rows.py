@@ -87,5 +87,5 @@ def test_context_that_is_too_long_is_refused_with_the_room_there_is() -> None:
     core.open(0, Opening())
     with pytest.raises(ValueError, match="'loud': give it as silent, remembered or add_to_input"):
         core.inject(0, 1, "hello", "loud", None)
-    with pytest.raises(ValueError, match="no text in ' '"):
+    with pytest.raises(ValueError, match="no text in it"):
         core.inject(0, 2, " ", "add_to_input", None)

@@ -495,7 +495,7 @@ def test_personaplex_is_given_its_tags_once(persona: str) -> None:
 def test_context_that_cannot_be_given_says_why_and_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"of \d+ tokens, and the model has room for 10: shorten it"):
         context_rows(REAL, ENGLISH, "plain", room=10)
-    with pytest.raises(ValueError, match="no text in ' '"):
+    with pytest.raises(ValueError, match="no text in it"):
         context_rows(REAL, " ", "system", room=10)
     with pytest.raises(ValueError, match="'loud': give it as plain, system, remembered"):
         context_rows(REAL, "hello", "loud", room=10)

@@ -27,7 +27,6 @@ from .memory_store import counted
 
 SECONDS = 3.0  # that a libSQL server may take to answer: one that is well needs a hundredth of it
 MEANWHILE = "Calls go on without memory meanwhile."
-EXTRAS = {"sentence_transformers": "sentences", "torch": "torch", "safetensors": "torch", "sentencepiece": "torch"}
 
 
 def check_memory(memory: Memory, machine: Machine, choice: registry.Choice) -> Iterator[Row]:
@@ -36,9 +35,8 @@ def check_memory(memory: Memory, machine: Machine, choice: registry.Choice) -> I
         yield _row("Callers", "ok", "nothing is remembered: memory.enabled = off")
         return
     if lacks := begin.missing(memory):
-        extras = ",".join(dict.fromkeys(("memory", *(EXTRAS.get(name, "memory") for name in lacks))))
         state: State = "problem" if memory.enabled == "on" else "note"
-        remedy = f"`make setup`, or pip install 'voice-bridge[{extras}]'; memory.enabled = off if that is meant."
+        remedy = f"`{begin.remedy(lacks)}`; memory.enabled = off if that is meant."
         yield _row("Callers", state, f"nothing can be remembered: {', '.join(lacks)} not installed", remedy)
         return
     kept = f"for {memory.retention_days:g} days" if memory.retention_days else "for ever: memory.retention_days = 0"

@@ -29,7 +29,18 @@ NO_CALL = ""  # in which an operator said it
 LATEST = 1e12  # seconds since 1970: later than any memory
 
 WHO = "A number with its country code, a key or its beginning, or a name."
-Who = Annotated[str, typer.Option("--caller", metavar="WHO", help=WHO)]
+
+
+def _somebody(who: str | None) -> str | None:
+    """An empty variable of a script must not mean everybody."""
+    if who is not None and not who.strip():
+        raise typer.BadParameter("is empty: give a number, a key or a name, or leave the option out")
+    return who
+
+
+_CALLER = typer.Option("--caller", metavar="WHO", help=WHO, callback=_somebody)
+Who = Annotated[str, _CALLER]
+Anyone = Annotated[str | None, _CALLER]
 
 memory = typer.Typer(no_args_is_help=True)
 
@@ -51,7 +62,7 @@ def about() -> None:
 
 @memory.command("list")
 def listed(
-    who: Who = "",
+    who: Anyone = None,
     limit: Annotated[int, typer.Option(min=0, help="How many at most, the newest first; 0 is all.")] = SHOWN,
     config: operator.Config = None,
     as_json: operator.Json = False,
@@ -160,7 +171,7 @@ def add(
 
 @memory.command()
 def forget(
-    who: Who = "",
+    who: Anyone = None,
     ids: Annotated[list[str] | None, typer.Option("--id", metavar="ID", help="One memory; can be repeated.")] = None,
     older: Annotated[float | None, typer.Option("--older-than", metavar="DAYS", min=0, help="All that is old.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything of all callers.")] = False,
@@ -209,7 +220,7 @@ def forget(
 @memory.command()
 def export(
     file: Annotated[Path | None, typer.Argument(dir_okay=False, help="Where to; the terminal if not given.")] = None,
-    who: Who = "",
+    who: Anyone = None,
     config: operator.Config = None,
     as_json: operator.Json = False,
 ) -> None:

@@ -145,7 +145,7 @@ def _heard(thought: Thought) -> RenderableType:
 
 def worth(one: Judged) -> tuple[bool, float]:
     """What is to be shown first."""
-    return one.injected, min(one.relevance, one.importance)
+    return one.injected, one.relevance
 
 
 def _id(id: int) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ..admission import NAMELESS
 from ..config.memory import Memory
 from ..memory.callers import SUFFIX, Callers, NoKey, load_key, normal
 from ..memory.embed import Embedder, NoEmbedding, embedder
@@ -86,7 +85,7 @@ def _key(given: Memory, number: str, may_be_made: bool) -> str:
         operator.fail(
             f"nobody can be told by number, because {file} is not there: restore it, or give the caller's key"
         )
-    return Callers(load_key(given.key.get_secret_value(), given.store), NAMELESS).of_number(number)
+    return Callers(load_key(given.key.get_secret_value(), given.store)).of_number(number)
 
 
 def _is_called(one: CallerSummary, name: str) -> bool:

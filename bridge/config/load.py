@@ -50,6 +50,7 @@ def load(
     """
     env = os.environ if env is None else env
     given = _from_file(config, env) | _from_environment(env) | _from_overrides(overrides or {})
+    _take_in_openai(given, env)
     _read_secrets(given)
     try:
         return Settings.model_validate(_nested(given))
@@ -79,12 +80,9 @@ def _variable(key: Key) -> str:
 KEYS = dict(_keys(Settings))
 VARIABLES = {_variable(key): key for key in KEYS}
 # Under these names people have them already; a name of ours beats them.
-FAMILIAR = {
-    "TWILIO_ACCOUNT_SID": ("twilio", "account_sid"),
-    "TWILIO_AUTH_TOKEN": ("twilio", "auth_token"),
-    "OPENAI_BASE_URL": ("memory", "llm", "url"),
-    "OPENAI_API_KEY": ("memory", "llm", "key"),
-}
+FAMILIAR = {"TWILIO_ACCOUNT_SID": ("twilio", "account_sid"), "TWILIO_AUTH_TOKEN": ("twilio", "auth_token")}
+OPENAI = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
+OPENAI_URL = "https://api.openai.com/v1"
 SECRETS = [key for key, kind in KEYS.items() if kind is SecretStr]
 # Never shown in an error; people paste the token where the SID belongs.
 HIDDEN = [*SECRETS, ("twilio", "account_sid")]
@@ -142,6 +140,21 @@ def _parsed(text: str, kind: Any, name: str) -> Any:
         with suppress(ValidationError):
             return TypeAdapter(kind).validate_strings(text)
     return text
+
+
+def _take_in_openai(given: Given, env: Mapping[str, str]) -> None:
+    """What other programs on this machine use too: only if a language model is wanted, and nothing else is said.
+
+    The key goes nowhere but to the address that it belongs to.
+    """
+    thinker, _ = given.get(("memory", "thinker"), ("rules", ""))
+    key, address = env.get("OPENAI_API_KEY"), env.get("OPENAI_BASE_URL")
+    address = address or (OPENAI_URL if key else "")
+    if thinker == "rules" or not address:
+        return
+    url, _ = given.setdefault(("memory", "llm", "url"), (address, "OPENAI_BASE_URL"))
+    if key and str(url).rstrip("/") == address.rstrip("/") and ("memory", "llm", "key_file") not in given:
+        given.setdefault(("memory", "llm", "key"), (key, "OPENAI_API_KEY"))
 
 
 def _from_overrides(overrides: Mapping[str, Any]) -> Given:

@@ -15,7 +15,7 @@ class Llm(Section):
 
     url: ApiUrl = Field(
         default="",
-        description="OpenAI-compatible API, as http://127.0.0.1:11434/v1; also read from OPENAI_BASE_URL.",
+        description="OpenAI-compatible API, as http://127.0.0.1:11434/v1; else OPENAI_BASE_URL is taken.",
     )
     model: str = Field(
         default="",
@@ -23,7 +23,7 @@ class Llm(Section):
     )
     key: SecretStr = Field(
         default=SecretStr(""),
-        description="API key; also read from OPENAI_API_KEY. Secret.",
+        description="API key; else OPENAI_API_KEY, for the address that it belongs to. Secret.",
     )
     key_file: MaybePath = Field(default=None, description="File that holds memory.llm.key.")
     seconds: float = Field(
@@ -54,9 +54,9 @@ class Memory(Section):
     )
     token: SecretStr = Field(default=SecretStr(""), description="Token of the libSQL server. Secret.")
     token_file: MaybePath = Field(default=None, description="File that holds memory.token.")
-    encryption: SecretStr = Field(
+    encryption: SigningKey = Field(
         default=SecretStr(""),
-        description="Key that the file is encrypted with; empty leaves it in the clear. Secret.",
+        description="Key that the file is encrypted with, 32 bytes or more; empty leaves it in the clear. Secret.",
     )
     encryption_file: MaybePath = Field(default=None, description="File that holds memory.encryption.")
     key: SigningKey = Field(

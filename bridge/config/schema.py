@@ -320,6 +320,25 @@ class Settings(Section):
         return () if is_loopback(self.server.host) else ("server", "host")
 
     @model_validator(mode="after")
+    def _memory_works_together(self) -> Settings:
+        memory = self.memory
+        if memory.thinker != "rules" and not memory.llm.url:
+            raise Clash(("memory", "thinker"), "needs memory.llm.url: set it, as http://127.0.0.1:11434/v1")
+        if memory.fallback.url and not memory.fallback.model:
+            raise Clash(("memory", "fallback", "url"), "needs memory.fallback.model: name the model to ask for")
+        if memory.fallback.model and not memory.fallback.url:
+            raise Clash(("memory", "fallback", "model"), "needs memory.fallback.url: set it too")
+        if "://" in memory.store and memory.encryption:
+            raise Clash(("memory", "encryption"), "encrypts a file: leave it out, a server keeps its own")
+        if memory.enabled == "off":
+            for key, calls in (("calls", self.calls), *((f"number {each.number}", each) for each in self.numbers)):
+                if "forget" in calls.digits.values():
+                    raise Clash(("memory", "enabled"), f"leaves nothing to forget: take the digit out of {key}")
+        if "://" in memory.store and not memory.key:
+            raise Clash(("memory", "store"), "needs memory.key: bridges that share a store must share it too")
+        return self
+
+    @model_validator(mode="after")
     def _works_together(self) -> Settings:
         token, account = self.twilio.auth_token, self.twilio.account_sid
         if self._way_in and not (token or self.auth.secret):
@@ -333,12 +352,6 @@ class Settings(Section):
         if self.voice.engine == "moshi-cloud" and not self.voice.endpoint:
             asked = ("provider",) if self.voice.provider == "moshi-cloud" else ("moshi", "device")
             raise Clash(("voice", *asked), "needs voice.endpoint: set it, as wss://gpu.example.com")
-        if self.memory.thinker != "rules" and not self.memory.llm.url:
-            raise Clash(("memory", "thinker"), "needs memory.llm.url: set it, as http://127.0.0.1:11434/v1")
-        if self.memory.fallback.url and not self.memory.fallback.model:
-            raise Clash(("memory", "fallback", "url"), "needs memory.fallback.model: name the model to ask for")
-        if "://" in self.memory.store and not self.memory.key:
-            raise Clash(("memory", "store"), "needs memory.key: bridges that share a store must share it too")
         if _same_address(self.server):
             raise Clash(("server", "admin"), "is the address of the bridge itself: take another port")
         taken: set[str] = set()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .about import names_in
-from .english import STOP_WORDS, content_words, listed, words
+from .english import STOP_WORDS, VERBS, content_words, listed, words
 from .kinds import Moment
 
 Kin = Mapping[str, str]
@@ -120,6 +120,7 @@ _THE_THING = re.compile(r"\bwhat(?:'s| is| are| was)\b")
 _POINTING = re.compile(
     r"^(?:and|but|or|what about|how about)\b|\b(?:it|that|there|he|she|him|her|his|hers|they|them|their)\b"
 )
+LONGEST_THING = 4  # words
 ENOUGH = 2  # words that tell something make a question that stands by itself
 TURNS = 2  # the caller's words and the reply: older ones drown the question
 SPELLED = 3  # digits said one by one are a code: "seven, three, nine"; "two" and "twenty" are counts
@@ -232,7 +233,7 @@ def ask(text: str, kin: Kin, before: str = "") -> Asked:
     people = _all(ids for ids, _ in found)
     return Asked(
         clause=clause,
-        asks=bool(asking) or _WANTING.search(plain(text)) is not None,
+        asks=bool(asking) or _WANTING.search(plain(text)) is not None or _names_a_thing(text),
         wants=wants,
         noun=tuple(things),
         named=bool(things) and _THE_THING.search(said) is not None,
@@ -252,6 +253,12 @@ def tell(text: str, kin: Kin) -> Told:
     if people:
         sorts |= {"person"}
     return Told(sorts, names, people, _all(ids for ids, owns in found if owns))
+
+
+def _names_a_thing(text: str) -> bool:
+    """ "The gate code." means "what is it?"."""
+    said = words(text)
+    return len(said) <= LONGEST_THING and not VERBS.intersection(said) and bool(content_words(text))
 
 
 def clear() -> None:

@@ -12,6 +12,7 @@ from .wire import Endpoint, MindInit
 
 NEEDED = ("libsql",)
 EARS = {"moonshine": ("moonshine_voice", "webrtcvad"), "kyutai": ("torch", "safetensors", "sentencepiece"), "off": ()}
+EXTRAS = {"sentence_transformers": "sentences", "torch": "torch", "safetensors": "torch", "sentencepiece": "torch"}
 EMBEDDERS = {"wordllama": ("wordllama",), "sentence-transformers": ("sentence_transformers",)}
 
 
@@ -23,6 +24,12 @@ def missing(memory: Memory) -> list[str]:
     """Packages that memory, as it is configured, needs and this installation lacks."""
     embedder = EMBEDDERS.get(memory.embedder.partition(":")[0], ())
     return [name for name in (*NEEDED, *EARS[memory.ear], *embedder) if find_spec(name) is None]
+
+
+def remedy(lacks: list[str]) -> str:
+    """How to install them."""
+    extras = dict.fromkeys(("memory", *(EXTRAS.get(name, "memory") for name in lacks)))
+    return f"pip install 'voice-bridge[{','.join(extras)}]'"
 
 
 def init(memory: Memory, machine: Machine, choice: Choice) -> MindInit:

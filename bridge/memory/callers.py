@@ -8,11 +8,10 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..config.kinds import SHORTEST_SECRET
+from ..config.kinds import NAMELESS, SHORTEST_SECRET
 
 KEY_BYTES = 32  # of a key that is made here: as many as its hash has
 NAME_BYTES = 16  # of the hash are kept: two callers of one name will not happen, and the name stays readable
@@ -25,10 +24,8 @@ class NoKey(ValueError):
 
 
 class Callers:
-    def __init__(self, key: bytes, nameless: Collection[str] = ()) -> None:
-        """`nameless` are numbers that carriers send for callers who withhold theirs."""
+    def __init__(self, key: bytes) -> None:
         self._key = key
-        self._nameless = nameless
 
     def of_number(self, number: str) -> str:
         """The name of who calls from a number, in any notation with its country code; of a SIP or tel address too.
@@ -36,7 +33,7 @@ class Callers:
         Empty for nobody in particular: nothing may be recalled or remembered then.
         """
         known = normal(number)
-        if not known or known in self._nameless:
+        if not known or known in NAMELESS:
             return ""
         return "n-" + hmac.digest(self._key, known.encode(), hashlib.sha256)[:NAME_BYTES].hex()
 

@@ -72,6 +72,10 @@ class Desk:
             self._change("")
         return result
 
+    @property
+    def trouble(self) -> str:
+        return self._state.trouble
+
     def wrote(self, memories: int) -> None:
         self._change("", written=memories)
 

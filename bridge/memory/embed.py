@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -18,6 +20,9 @@ Vectors = NDArray[np.float32]
 
 BATCH = 64  # texts in a request: under the limits of the endpoints in use, and small enough to answer in seconds
 TIMEOUT = 5.0  # seconds for a batch: more than a busy endpoint takes, and memory of all calls waits for it
+
+CHUNK = 1 << 16  # bytes read between two looks at the clock
+LONGEST = 1 << 24  # bytes of an answer: 64 vectors of 4096 numbers take six million
 
 SENTENCES = "sentence-transformers:"
 
@@ -112,7 +117,7 @@ class Endpoint:
             request.add_unredirected_header("Authorization", f"Bearer {self._key}")
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-                answer = msgspec.json.decode(response.read(), type=_Answer)
+                answer = msgspec.json.decode(_whole(response), type=_Answer)
         except urllib.error.HTTPError as error:
             error.close()  # unread: its body may hold what was sent
             raise NoEmbedding(f"{self._url} answered {error.code}{_remedy(error.code)}") from None
@@ -125,6 +130,16 @@ class Endpoint:
         if len(vectors) != len(texts) or len(dims) != 1 or (dim and dims != {dim}):
             raise NoEmbedding(f"{self._url} answered {len(vectors)} vectors of {dims} numbers for {len(texts)} texts")
         return vectors
+
+
+def _whole(response: http.client.HTTPResponse) -> bytes:
+    """All of an answer, in time: `timeout` by itself is for each piece of it."""
+    until, body = time.monotonic() + TIMEOUT, bytearray()
+    while piece := response.read1(CHUNK):
+        body += piece
+        if time.monotonic() > until or len(body) > LONGEST:
+            raise TimeoutError("it took too long, or said too much")
+    return bytes(body)
 
 
 class _Row(msgspec.Struct):

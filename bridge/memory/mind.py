@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine
 
 from ...engines import wire as process
@@ -61,10 +62,13 @@ class Mind(asyncio.Protocol):
         self._send(process.pack_struct(Kind.EVENT, event, id))
 
     async def look_after(self) -> None:
-        """What is to be done at first and once a day, or as soon as it can be."""
+        """What is to be done at first and once a day; and, after a failure, until it can be done."""
+        desk, looked = self._parts.desk, float("-inf")
         while True:
-            done = await self._parts.desk.do(Desk.expire, writes=True)
-            await asyncio.sleep(AGAIN if done is None else DAY)
+            if desk.trouble or time.monotonic() - looked > DAY:
+                await desk.do(Desk.expire, writes=True)
+                looked = time.monotonic()
+            await asyncio.sleep(AGAIN)
 
     def _send(self, data: bytes) -> None:
         if not self._transport.is_closing():

@@ -11,7 +11,7 @@ import msgspec
 from .about import EVENTS, TIMES, names_in, tells
 from .english import RELATIONS, STOP_WORDS, VERBS, content_words, listed
 from .kinds import Entities, Kind
-from .refuse import any_of, empty_talk, orders
+from .refuse import any_of, asks, empty_talk, orders
 
 LONGEST = 800  # letters of an utterance that are read: most of a minute of fast speech
 LONGEST_NAME = 3  # words: "Mary Ann Smith"
@@ -44,10 +44,10 @@ def notice(text: str) -> list[Noted]:
 
 
 def keep(text: str) -> Noted | None:
-    """What was explicitly asked to be kept: whatever it is, unless it gives an order."""
+    """What was explicitly asked to be kept: whatever it is, unless it asks something or gives an order."""
     said = plain(text)
     kept, _ = _tidy(said)
-    if orders(said) or not content_words(kept):
+    if orders(said) or asks(said) or not content_words(kept):
         return None
     return _entered(kept, True, emotions(said))
 

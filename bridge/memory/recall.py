@@ -23,6 +23,8 @@ LIMIT = 15  # candidates
 POOL = 200  # nearest by meaning: a question in other words is far from its answer
 CLOSER = 100  # of them whose words are looked at: with the memories near to them these are the nearest
 FOUND = 20  # by words, beside them
+RARE = 0.3  # share of what is rare in what is said with which a memory comes along, whatever its meaning
+BY_WORDS = 3  # its place: behind those that would be injected, before those that have less of everything
 NEIGHBOURS = 14  # memories that speak for one: about as many as people tell of a thing
 SAME_THING = 0.25  # cosine from which two memories are of the same thing
 FEW = 0.05  # sum of weights below which there are hardly any neighbours, and they count less
@@ -34,6 +36,7 @@ WEIGHTS = {
     "similarity": 2.0,
     "asking": 2.0,
     "neighbours": 14.0,
+    "rare words": 0.5,
     "words": 3.5,
     "noun": 0.7,
     "importance": 2.2,
@@ -127,10 +130,13 @@ class Recall:
         if not pool:  # another bridge has just taken them away
             return []
         evidence |= self._by_words(pool, moment, before, alike)
-        order = np.argsort(-_weighed(evidence), kind="stable")[:LIMIT]
+        order = np.argsort(-_weighed(evidence), kind="stable").tolist()
+        by_words = int(np.argmax(evidence["rare words"]))
+        if evidence["rare words"][by_words] >= RARE:
+            order.insert(BY_WORDS, by_words)
         found = [
             Candidate(pool[at], float(evidence["similarity"][at]), float(evidence["words"][at]))
-            for at in order.tolist()
+            for at in list(dict.fromkeys(order))[:LIMIT]
         ]
         return self._with_what_they_hang_on(found, copy)
 
@@ -141,14 +147,17 @@ class Recall:
         ([pool, pool])."""
         count = len(copy.rows)
         near = copy.matrix[:count] @ self._embedder.embed([said, clause]).T  # [count, 2]
-        by_words = self._store.search(caller, telling(said), FOUND)
-        found = np.array([copy.rows[id] for id, _ in by_words if id in copy.rows], np.intp)
+        by_words = {
+            copy.rows[id]: share for id, share in self._store.search(caller, telling(said), FOUND) if id in copy.rows
+        }
+        found = np.array(list(by_words), np.intp)
         rows = np.union1d(np.argpartition(-near[:, 0], min(POOL, count) - 1)[:POOL], found)
         alike = np.maximum(copy.matrix[rows] @ copy.matrix[rows].T, 0)
         evidence = {
             "similarity": near[rows, 0],
             "asking": near[rows, 1],
             "neighbours": _neighbours(alike, near[rows, 0]),
+            "rare words": np.array([by_words.get(row, 0.0) for row in rows.tolist()], np.float32),
         }
         best = np.argsort(-_weighed(evidence), kind="stable")[:CLOSER]
         places = {

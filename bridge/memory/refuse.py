@@ -186,6 +186,11 @@ def orders(said: str) -> bool:
     return bool(MARKS.search(said) or ORDERS.search(" ".join(re.findall(r"[\w']+", said.lower()))))
 
 
+def asks(sentence: str) -> bool:
+    """Whether a sentence is a question."""
+    return sentence.rstrip().endswith("?") or bool(_ASKING.match(sentence.lower()))
+
+
 def empty_talk(sentence: str) -> bool:
     """Whether a sentence is a question, a request, a guess or small talk, and so tells nothing."""
     said = " ".join(re.findall(r"[\w']+|,", sentence.lower())).replace(" ,", ",")

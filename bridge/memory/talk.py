@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from ...codecs.framing import FRAME, RATE
 from ...codecs.resample import FULL_SCALE, Up
@@ -201,7 +201,7 @@ class Talk:
             final=heard.final,
             thinker=parts.thinker.name,
             milliseconds=milliseconds,
-            judged=tuple(msgspec.structs.replace(one, injected=one.memory.id in ids) for one in judged),
+            judged=tuple(replace(one, injected=one.memory.id in ids) for one in judged),
         )
         if chosen and (heard.final or parts.injection != "spoken"):  # nobody is spoken to while he speaks
             self._remind([one.memory for one in chosen], thought)
@@ -237,8 +237,14 @@ class Talk:
         if took and took.seconds:
             thought.milliseconds["hand-over"] = 1000 * took.seconds
         if took and not took.taken:
-            judged = (msgspec.structs.replace(one, injected=False) for one in thought.judged)
-            thought = msgspec.structs.replace(thought, judged=tuple(judged))
+            why = "broken off" if took.again else "the model did not take it" if took.seconds else "no answer"
+            thought = replace(
+                thought,
+                judged=tuple(
+                    replace(one, injected=False, why=f"{why}: {one.why}") if one.injected else one
+                    for one in thought.judged
+                ),
+            )
         await self._parts.desk.do(lambda desk: desk.store.log(thought), writes=True)
 
 

@@ -7,6 +7,8 @@ silence, as fast as it can, until they are written.
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +24,8 @@ from ..moshi.script import GAP, TimedWord, Transcript
 from ..moshi.tokenizer import Tokenizer
 from ..moshi.torch.engine import load
 from .base import Began, EarEvent, Heard, Word
+
+log = logging.getLogger("voice_bridge.ears")
 
 STREAMS = 16  # at once, unless it is told otherwise: a stream takes 100 MB of keys and values in 16 bits
 QUEUE = 64  # frames (5 s) that a stream may wait: what is heard later than that calls nothing to mind in time
@@ -86,6 +90,13 @@ class Kyutai:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._listen()
+        except Exception:  # a device that is gone: the process must go too, so that its owner starts another
+            log.exception("the ear cannot go on")
+            os._exit(1)
+
+    def _listen(self) -> None:
         while True:
             with self._changed:
                 while not (due := self._due()):

@@ -284,7 +284,7 @@ def readable(tokenizer: Tokenizer, text: str) -> list[int]:
     """The tokens of `text`; raises ValueError if there is none."""
     tokens = tokenizer.encode(text)
     if not tokens:
-        raise ValueError(f"there is no text in {text[:40]!r}: give the model something to read")
+        raise ValueError("there is no text in it: give the model something to read")
     return tokens
 
 

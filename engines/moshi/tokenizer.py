@@ -71,7 +71,7 @@ class Tokenizer:
         said = "".join(map(self._nearest, clean)).split()
         words = [word for word in map(self._word, said) if word.text]
         if not words:
-            raise ValueError(f"nothing in {text[:40]!r} can be said by this model: give it words of its language")
+            raise ValueError("nothing in this can be said by this model: give it words of its language")
         return words
 
     def _word(self, word: str) -> Word:
