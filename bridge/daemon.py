@@ -150,6 +150,7 @@ class Daemon:
             metrics.memory_errors = lambda: mind.errors
             metrics.memory_dropped = lambda: mind.dropped
             metrics.reminders = lambda: mind.counts
+            metrics.memory_judged = lambda: mind.judged
         for work in (metrics.watch_loop(), self.board.admission.reap(), self.board.watch(), self._watch_engine()):
             self._stack.callback(asyncio.create_task(work).cancel)
         await self._serve(routes.main_app(self.board, self._rest, self.base), listener)

@@ -19,7 +19,7 @@ for extra in ("libsql", "moonshine_voice", "webrtcvad", "wordllama"):
     pytest.importorskip(extra)
 
 from voice_bridge.bridge.memory.client import START, Mind  # noqa: E402
-from voice_bridge.bridge.memory.wire import Forgotten, Remind  # noqa: E402
+from voice_bridge.bridge.memory.wire import Endpoint, Forgotten, Remind  # noqa: E402
 from voice_bridge.codecs.resample import Down  # noqa: E402
 
 from . import speech  # noqa: E402
@@ -181,6 +181,19 @@ async def test_a_mind_that_cannot_start_says_why_and_calls_go_on(mind: Minds) ->
     assert not (await caller.attention.known()).context
     caller.say("My name is Anna.")
     caller.attention.close()
+
+
+async def test_a_language_model_that_is_away_is_counted_and_the_rules_remind(mind: Minds) -> None:
+    nobody = Endpoint("http://127.0.0.1:9/v1", "nobody")
+    here = await mind(standing=0, thinker="llm", endpoints=(nobody,))
+    first = Caller(here, "CA1")
+    first.say("My locker code is seven three nine two.")
+    await until(lambda: here.written >= 1)
+    first.attention.close()
+    second = Caller(here, "CA2")
+    second.say("What is my locker code?")
+    await second.until(lambda told: any(isinstance(one, Remind) for one in told))
+    await until(lambda: here.judged.get("unreachable", 0) >= 1)
 
 
 async def test_silence_and_noise_are_not_remembered(mind: Minds) -> None:

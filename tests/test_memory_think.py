@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("libsql")
 pytest.importorskip("wordllama")
 
+from voice_bridge.bridge.memory.asked import context
 from voice_bridge.bridge.memory.embed import embedder
 from voice_bridge.bridge.memory.kinds import Judged, Memory, Moment
 from voice_bridge.bridge.memory.notice import notice
@@ -125,12 +126,16 @@ async def test_a_memory_that_the_model_knows_is_never_said_again(mind: Mind) -> 
     assert answer not in again
 
 
-async def test_no_near_miss_takes_the_place_of_what_the_model_knows(mind: Mind) -> None:
-    asked = "When do I have to be at the dentist?"
-    first = await mind.says(asked)
-    known = frozenset(mind.ids[text] for text in first)
-    assert first
-    assert await mind.says(asked, known=known) == []
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("What's the code of the alarm in my shop?", "The code for the alarm in the shop is 9902."),
+        ("When do I have to be at the dentist?", "I have a dentist appointment on Tuesday at half past ten."),
+    ],
+)
+async def test_no_near_miss_takes_the_place_of_what_the_model_knows(mind: Mind, asked: str, answer: str) -> None:
+    assert answer in await mind.says(asked)
+    assert await mind.says(asked, known=frozenset({mind.ids[answer]})) == []
 
 
 async def test_what_the_caller_has_just_said_needs_no_reminder(mind: Mind) -> None:
@@ -151,6 +156,22 @@ async def test_a_question_goes_on_from_what_was_said_before(mind: Mind) -> None:
     assert await mind.says("And where does she live?") == []
     before = (("caller", "I need to get through my gate."), ("agent", "Do you know how?"))
     assert "My gate code is 4417." in await mind.says("No, what's the code?", before)
+
+
+BEFORE: Turns = (("caller", "Hello."), ("caller", "My sister moved."), ("agent", "Where to?"))
+
+
+@pytest.mark.parametrize(
+    ("said", "goes_on_from"),
+    [
+        ("And where does she live?", "My sister moved. Where to?"),
+        ("The number?", "My sister moved. Where to?"),
+        ("When is he going to pick up the parcel?", "My sister moved. Where to?"),
+        ("When does my dentist open the practice?", ""),
+    ],
+)
+def test_only_what_means_little_alone_goes_on_from_what_was_said(said: str, goes_on_from: str) -> None:
+    assert context(Moment(said, True, BEFORE, frozenset(), NOW)) == goes_on_from
 
 
 async def test_a_question_that_stands_alone_is_not_drowned_in_the_talk(mind: Mind) -> None:

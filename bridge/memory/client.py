@@ -99,6 +99,11 @@ class Mind:
     def errors(self) -> int:
         return self._state.errors
 
+    @property
+    def judged(self) -> dict[str, int]:
+        """Questions to a language model, by how they ended."""
+        return self._state.judged
+
     def attend(self, call: str, caller: str, rate: int, tell: Callable[[Told], None]) -> Attention:
         """Listen to a call; `tell` is called with what the mind wants of it. `caller` is empty for nobody."""
         attention = Attention(self, next(self._ids), Begin(call, caller, rate), tell)

@@ -7,9 +7,11 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from .callers import Callers, load_key
 from .embed import Embedder, NoEmbedding, embedder
@@ -78,6 +80,10 @@ class Desk:
 
     def wrote(self, memories: int) -> None:
         self._change("", written=memories)
+
+    def judged(self, counts: Mapping[str, int]) -> None:
+        """How a language model's answers ended so far."""
+        self._say(replace(self._state, judged=dict(counts)))
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
@@ -148,6 +154,9 @@ class Desk:
 
     def _change(self, trouble: str, written: int = 0, errors: int = 0) -> None:
         before = self._state
-        self._state = State(trouble, before.written + written, before.errors + errors)
-        if self._state != before:
-            self._tell(self._state)
+        self._say(replace(before, trouble=trouble, written=before.written + written, errors=before.errors + errors))
+
+    def _say(self, state: State) -> None:
+        if state != self._state:
+            self._state = state
+            self._tell(state)

@@ -84,6 +84,8 @@ class Mind(asyncio.Protocol):
                 talk.hear(packet.payload, packet.at)
         elif packet.kind == Kind.PING:
             self._send(process.pack_struct(Kind.HEALTH, self._health()))
+            if isinstance(self._parts.thinker, Llm):
+                self._parts.desk.judged(self._parts.thinker.counts)
         elif packet.kind == Kind.TELL:
             self._told(packet.conversation, wire.decode_tell.decode(packet.payload))
 

@@ -143,6 +143,8 @@ class State(Event, frozen=True, tag="state"):
     """Memories, since it began."""
     errors: int = 0
     """Times that the store or the embedder failed, since it began."""
+    judged: dict[str, int] = {}
+    """Questions to a language model, by how they ended."""
 
 
 class Done(Event, frozen=True, tag="done"):

@@ -181,6 +181,7 @@ class Metrics(Collector):
         self.memory_written: Callable[[], int] = int
         self.memory_errors: Callable[[], int] = int
         self.memory_dropped: Callable[[], int] = int
+        self.memory_judged: Callable[[], Mapping[str, int]] = dict
         self.reminders: Callable[[], Mapping[str, int]] = dict
         self._ended: Counter[tuple[str, str]] = Counter()
         self._finished = _Sum()
@@ -255,6 +256,9 @@ class Metrics(Collector):
         yield _counter("memory_written", "Memories written since the mind began.", self.memory_written())
         yield _counter("memory_errors", "Times that the store or the embedder failed.", self.memory_errors())
         yield _counter("memory_dropped", "Pieces of talk that the ear had no time for.", self.memory_dropped())
+        yield _labelled(
+            "memory_judged", "Questions to a language model, by how they ended.", "result", self.memory_judged()
+        )
         yield _labelled("reminders", "Reminders, by what the engine made of them.", "result", self.reminders())
 
 
