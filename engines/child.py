@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -57,8 +57,17 @@ class _Link(asyncio.Protocol):
 
 
 class Child:
-    def __init__(self, init: bytes, owner: Owner, module: str, name: str = "engine", silence: float = SILENCE) -> None:
-        """`init` is the first message it is sent; `silence` is how many seconds it may leave a ping unanswered."""
+    def __init__(
+        self,
+        init: bytes,
+        owner: Owner,
+        module: str,
+        name: str = "engine",
+        silence: float = SILENCE,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`init` is the first message it is sent; `silence` is how many seconds it may leave a ping unanswered;
+        `environment` is added to ours."""
         self.restarts = 0
         self.pid = 0
         self.health: wire.Health | None = None
@@ -72,6 +81,7 @@ class Child:
         self._module = module
         self._name = name
         self._silence = silence
+        self._environment = environment or {}
         self._transport: asyncio.Transport | None = None
         self._first: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -187,6 +197,7 @@ class Child:
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", self._module, str(theirs.fileno())),
             pass_fds=(theirs.fileno(),),
+            env={**os.environ, **self._environment},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -26,6 +26,7 @@ log = logging.getLogger("voice_bridge.memory")
 
 MODULE = "voice_bridge.bridge.memory.mind"
 SILENCE = 15.0  # seconds without an answer that count as a hang; a busy disk may take some of them
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # products of a few hundred rows; the cores are for engine and daemon
 START = 0.15  # seconds that a call waits for what is known of its caller: less than a ring
 OPENING = 0  # the id of what an opening brings along; those of a conversation begin at 1
 FINISH = 5.0  # seconds for what is under way when the bridge stops
@@ -35,7 +36,8 @@ class Mind:
     """Starts the process, and gives each call its `Attention`. Whatever fails, calls go on."""
 
     def __init__(self, init: MindInit) -> None:
-        self._child = Child(process.pack_struct(Kind.INIT, init), self, MODULE, "mind", SILENCE)
+        environment = ONE_THREAD | ({"CUDA_VISIBLE_DEVICES": init.gpu} if init.gpu else {})
+        self._child = Child(process.pack_struct(Kind.INIT, init), self, MODULE, "mind", SILENCE, environment)
         self._attentions: dict[int, Attention] = {}
         self._ids = count(1)
         self._starting: asyncio.Task[None] | None = None

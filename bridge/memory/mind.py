@@ -188,8 +188,6 @@ def main() -> None:
     sock = socket.socket(fileno=int(sys.argv[1]))
     init = process.first(sock, wire.MindInit)
     os.nice(NICE)
-    if init.gpu:
-        os.environ["CUDA_VISIBLE_DEVICES"] = init.gpu
 
     def progress(text: str) -> None:
         sock.sendall(process.pack(Kind.PROGRESS, payload=text.encode()))
