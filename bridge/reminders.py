@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines import base as engines
-from ..engines.base import Conversation, Opening
+from ..engines.base import OPENING, Conversation, Opening
 from .config import Calls
 from .memory.client import Attention, Mind, Told
 from .memory.wire import Remind
@@ -70,11 +70,11 @@ class Reminders:
                 attention.keep(text)
             case engines.Injected(id):
                 self._took(attention.answered(id, taken=True))
-            case engines.Said(id, _) if id:  # 0 is the greeting's
+            case engines.Said(id, _) if id != OPENING:  # that is the greeting
                 self._took(attention.answered(id, taken=True))
             case engines.Refused(id):
                 attention.answered(id, taken=False)
-            case engines.Cut(id) if id:
+            case engines.Cut(id) if id != OPENING:
                 attention.answered(id, taken=False, again=True)
             case engines.Back():
                 attention.anew()

@@ -20,11 +20,15 @@ Frame: TypeAlias = NDArray[np.float32]
 
 Speaker: TypeAlias = Literal["caller", "agent"]
 
+OPENING = 0
+"""The id of what an opening says and brings along; those that a conversation gives begin at 1."""
+
 STEP_LIMIT = 0.8 * FRAME / RATE
 """Seconds that a step may take: four fifths of what a frame lasts, the rest is for the unforeseen."""
 
 __all__ = [
     "FRAME",
+    "OPENING",
     "RATE",
     "STEP_LIMIT",
     "Busy",

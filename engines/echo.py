@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Event, Injected, Opening, Said, Sound, Words
+from .base import OPENING, Event, Injected, Opening, Said, Sound, Words
 
 STEP = 0.00002  # seconds a slot; a copy of a frame
 
@@ -20,7 +20,7 @@ class EchoCore:
     def open(self, slot: int, opening: Opening) -> None:
         self._now[slot] = 0
         if opening.known:
-            self._events.append((slot, Injected(0)))
+            self._events.append((slot, Injected(OPENING)))
 
     def say(self, slot: int, id: int, text: str, interruptible: bool) -> None:
         """The test line has no voice: the words are reported as said, and nothing is heard."""

@@ -14,13 +14,12 @@ from msgspec.structs import asdict, replace
 from rich.console import Console
 
 from ..memory.embed import NoEmbedding
-from ..memory.kinds import Candidate, Judged, Memory, Moment, Thought
+from ..memory.kinds import DAY, Candidate, Judged, Memory, Moment, Thought
 from ..memory.shelf import MAX_ID
 from ..memory.store import CallerSummary, Store
 from . import memory_file, memory_show, memory_store, operator
 from .memory_store import caller, counted, matched, opened
 
-DAY = 86400.0  # seconds
 SHOWN = 50  # memories that are listed without --limit: a few screens
 CANDIDATES = 15  # that words alone find: as many as a call looks at
 RECENT = 20  # calls that `explain` lists

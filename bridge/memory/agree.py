@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .asked import TITLES, plain
+from .asked import TITLES
 from .embed import unit, wordllama_model
 from .english import STOP_WORDS, stem, words
 
@@ -29,7 +29,7 @@ class Bag:
 
 def telling(text: str, without: Collection[str] = ()) -> list[str]:
     """The words of a text but for some, and those that say nothing."""
-    said = (word.removesuffix("'s") for word in words(plain(text)))
+    said = (word.removesuffix("'s") for word in words(text))
     return [word for word in said if word not in STOP_WORDS and word not in TITLES and word not in without]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from .about import names_in
-from .english import STOP_WORDS, VERBS, content_words, listed, words
+from .english import STOP_WORDS, VERBS, content_words, listed, plain, words
 from .kinds import Moment
 
 Kin = Mapping[str, str]
@@ -269,10 +269,6 @@ def clear() -> None:
 
 def _all(sets: Iterable[frozenset[str]]) -> frozenset[str]:
     return frozenset().union(*sets)
-
-
-def plain(text: str) -> str:
-    return text.lower().replace("\u2019", "'").replace("-", " ")
 
 
 @lru_cache(maxsize=KEPT)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines import wire as process
+from ...engines.base import OPENING
 from ...engines.child import Child, ChildFailed
 from ...engines.wire import Kind, Packet
 from . import wire
@@ -28,7 +29,6 @@ MODULE = "voice_bridge.bridge.memory.mind"
 SILENCE = 15.0  # seconds without an answer that count as a hang; a busy disk may take some of them
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # products of a few hundred rows; the cores are for engine and daemon
 START = 0.15  # seconds that a call waits for what is known of its caller: less than a ring
-OPENING = 0  # the id of what an opening brings along; those of a conversation begin at 1
 FINISH = 5.0  # seconds for what is under way when the bridge stops
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from .callers import Callers, load_key
 from .embed import Embedder, NoEmbedding, embedder
+from .kinds import DAY
 from .recall import Recall
 from .scribe import Scribe
 from .store import Store, StoreError
@@ -23,7 +24,6 @@ from .wire import MindInit, State
 Result = TypeVar("Result")
 
 AGAIN = 5.0  # seconds before a store that failed is tried again: an unreachable one takes as long as its time limit
-DAY = 86400.0  # seconds
 
 log = logging.getLogger("voice_bridge.mind")
 

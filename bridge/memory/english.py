@@ -104,11 +104,15 @@ VERBS = frozenset(
 ALONE = 3  # letters that a stem keeps at least: "bus" and "red" stay whole
 
 
+def plain(text: str) -> str:
+    """A text in lower case, with one kind of apostrophe and without hyphens."""
+    return text.lower().replace("\u2019", "'").replace("-", " ")
+
+
 def words(text: str) -> list[str]:
     """The words of a text in lower case, without marks; numbers as digits however they were said ("four four one
     seven", "4 4 1 7" and "4,417" give "4417"; "the third" gives "3rd")."""
-    plain = text.lower().replace("\u2019", "'").replace("-", " ")
-    return fold_numbers([re.sub("[.:,]", "", word) for word in WORD.findall(plain)])
+    return fold_numbers([re.sub("[.:,]", "", word) for word in WORD.findall(plain(text))])
 
 
 def content_words(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from ...engines.base import Speaker
 Kind: TypeAlias = Literal["name", "preference", "fact", "person", "appointment", "decision"]
 Relation: TypeAlias = Literal["supersedes", "hangs_on"]
 
+DAY = 86400.0  # seconds
 ID_BITS = 20  # of an id are random, so that two bridges on one store never make the same in a millisecond
 
 

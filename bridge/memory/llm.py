@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 import aiohttp
 import msgspec
 
-from .kinds import Candidate, Judged, Memory, Moment
+from .kinds import DAY, Candidate, Judged, Memory, Moment
 from .think import Rules, Thinker
 from .wire import Endpoint, MindInit
 
@@ -39,7 +39,6 @@ TALK = 6  # utterances before the present one that a question tells; older ones 
 ANSWER = 48  # tokens of the answer for a memory: three numbers, a few words, and the line breaks that some models love
 LONGEST = 2**20  # bytes of an answer: scores take a few thousand, the list of a large cloud's models 600,000
 LONGEST_WHY = 80  # characters: a line of `memory explain`
-DAY = 86400  # seconds
 
 INSTRUCTIONS = (
     "You help the agent on a telephone line to remember what its caller said in earlier calls. You get JSON: what was"

@@ -19,8 +19,9 @@ from ...engines import wire as process
 from ...engines.ears.base import EarEvent, Transcriber
 from ...engines.wire import Kind, Packet
 from . import wire
-from .desk import AGAIN, DAY, Desk
+from .desk import AGAIN, Desk
 from .embed import NoEmbedding
+from .kinds import DAY
 from .llm import Llm, thinker
 from .store import StoreError
 from .talk import Parts, Talk, tell_fault

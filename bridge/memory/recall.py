@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .agree import Vocabulary, telling
 from .asked import PEOPLE, TIME, Asked, Told, ask, clear, context, kin_in, tell
 from .embed import Embedder, Vectors
-from .kinds import Candidate, Memory, Moment
+from .kinds import DAY, Candidate, Memory, Moment
 from .shelf import Shelf
 from .store import Store
 
@@ -30,7 +30,6 @@ SAME_THING = 0.25  # cosine from which two memories are of the same thing
 FEW = 0.05  # sum of weights below which there are hardly any neighbours, and they count less
 OWN = 0.2  # what a memory's own nearness counts beside that of its neighbours
 KEPT = 512 << 20  # bytes of vectors in memory: five callers of 100,000 memories, or thousands of usual ones
-DAY = 86400.0  # seconds
 
 WEIGHTS = {
     "similarity": 2.0,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..base import FRAME, RATE, Cut, Event, Injected, Opening, Refused, Sound
+from ..base import FRAME, OPENING, RATE, Cut, Event, Injected, Opening, Refused, Sound
 from .model import Floats, Ints, Model, Place, noise
 from .rows import ADD, Rows
 from .script import Script
@@ -29,7 +29,6 @@ SLICES = (8, 16, 32, 64, 128, 256)  # rows read at once: fewer take as long, as 
 SLICE = 0.004  # seconds that a slice may take, so that several fit between two steps
 DEARER = 2.0  # times the least slice, if that takes longer: more rows in as good as one reading of the weights
 REHEARSALS = 3  # steps of each size; the fastest counts, as others may be busy while we start
-OPENING = 0  # the id of what an opening says and brings; those of a conversation begin at 1
 ADDED = 38  # frames (3 s) that a vector stays on the input: the answer that comes, and not the one after it
 
 DONE = object()  # what a job without slices left gives
