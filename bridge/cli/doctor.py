@@ -198,7 +198,9 @@ def check_engine(settings: Settings, machine: Machine) -> Iterator[Row]:
 def _choice(settings: Settings, provider: str, machine: Machine) -> registry.Choice:
     voice = settings.voice
     slots = settings.engine.slots
-    return registry.choose(provider, voice.moshi.device, machine, voice.endpoint, voice.options, slots)
+    return registry.choose(
+        provider, voice.moshi.device, machine, voice.endpoint, voice.options, slots, voice.cascade.options
+    )
 
 
 def _beside(settings: Settings, machine: Machine) -> registry.Choice:

@@ -34,7 +34,7 @@ def check_memory(memory: Memory, machine: Machine, choice: registry.Choice) -> I
     if memory.enabled == "off":
         yield _row("Callers", "ok", "nothing is remembered: memory.enabled = off")
         return
-    if lacks := begin.missing(memory):
+    if lacks := begin.missing(memory, choice):
         state: State = "problem" if memory.enabled == "on" else "note"
         remedy = f"`{begin.remedy(lacks)}`; memory.enabled = off if that is meant."
         yield _row("Callers", state, f"nothing can be remembered: {', '.join(lacks)} not installed", remedy)
@@ -44,7 +44,7 @@ def check_memory(memory: Memory, machine: Machine, choice: registry.Choice) -> I
     store, counts = check_store(memory)
     yield store
     yield check_key(memory, counts)
-    yield check_ear(memory)
+    yield check_ear(memory, choice)
     yield check_embedder(memory, counts)
     yield from check_thinker(memory, begin.model(machine, choice))
 
@@ -100,7 +100,9 @@ def check_key(memory: Memory, counts: StoreStats | None) -> Row:
     return _row("Key", "ok", f"callers' numbers are hashed with {file or 'memory.key'}; keep a copy of it")
 
 
-def check_ear(memory: Memory) -> Row:
+def check_ear(memory: Memory, choice: registry.Choice) -> Row:
+    if choice.hears:
+        return _row("Ear", "ok", f"none is needed: the engine {choice.name} tells what callers say")
     if memory.ear == "off":
         remedy = "Set memory.ear = moonshine for callers to be heard."
         return _row("Ear", "note", "off: what callers say is not heard, so nothing of it is remembered", remedy)

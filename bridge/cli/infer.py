@@ -138,8 +138,14 @@ def _core(settings: Settings, tokens: Path | None) -> tuple[str, Core]:
     voice = settings.voice
     provider = "moshi" if voice.model and voice.engine == "auto" else voice.engine  # it may be slow: nobody waits
     machine = hardware.detect(api=settings.has_api)
-    choice = registry.choose(provider, voice.moshi.device, machine, voice.endpoint, voice.options, 1)
+    choice = registry.choose(
+        provider, voice.moshi.device, machine, voice.endpoint, voice.options, 1, voice.cascade.options
+    )
     typer.echo(f"{choice.name}: {choice.reason}", err=True)
+    if choice.name == "cascade":
+        raise ValueError(
+            "the cascade answers in real time only: take `voice-bridge dial --wav`, or --engine moshi or echo"
+        )
     if choice.name != "moshi":
         if tokens:
             raise ValueError(f"--tokens: the engine {choice.name} has none; take --engine moshi")

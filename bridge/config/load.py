@@ -82,6 +82,12 @@ VARIABLES = {_variable(key): key for key in KEYS}
 # Under these names people have them already; a name of ours beats them.
 FAMILIAR = {"TWILIO_ACCOUNT_SID": ("twilio", "account_sid"), "TWILIO_AUTH_TOKEN": ("twilio", "auth_token")}
 OPENAI = ("OPENAI_BASE_URL", "OPENAI_API_KEY")
+# The settings that ask for a language model, with what they say then, and where it is set.
+LLMS: dict[Key, Key] = {
+    ("memory", "thinker"): ("memory", "llm"),
+    ("voice", "cascade", "wits"): ("voice", "cascade", "llm"),
+}
+WANT_LLM = ("llm", "hybrid")
 OPENAI_URL = "https://api.openai.com/v1"
 SECRETS = [key for key, kind in KEYS.items() if kind is SecretStr]
 # Never shown in an error; people paste the token where the SID belongs.
@@ -143,18 +149,20 @@ def _parsed(text: str, kind: Any, name: str) -> Any:
 
 
 def _take_in_openai(given: Given, env: Mapping[str, str]) -> None:
-    """What other programs on this machine use too: only if a language model is wanted, and nothing else is said.
+    """What other programs on this machine use too: only where a language model is wanted, and nothing else is said.
 
     The key goes nowhere but to the address that it belongs to.
     """
-    thinker, _ = given.get(("memory", "thinker"), ("rules", ""))
     key, address = env.get("OPENAI_API_KEY"), env.get("OPENAI_BASE_URL")
     address = address or (OPENAI_URL if key else "")
-    if thinker == "rules" or not address:
+    if not address:
         return
-    url, _ = given.setdefault(("memory", "llm", "url"), (address, "OPENAI_BASE_URL"))
-    if key and str(url).rstrip("/") == address.rstrip("/") and ("memory", "llm", "key_file") not in given:
-        given.setdefault(("memory", "llm", "key"), (key, "OPENAI_API_KEY"))
+    for asks, llm in LLMS.items():
+        if given.get(asks, ("", ""))[0] not in WANT_LLM:
+            continue
+        url, _ = given.setdefault((*llm, "url"), (address, "OPENAI_BASE_URL"))
+        if key and str(url).rstrip("/") == address.rstrip("/") and (*llm, "key_file") not in given:
+            given.setdefault((*llm, "key"), (key, "OPENAI_API_KEY"))
 
 
 def _from_overrides(overrides: Mapping[str, Any]) -> Given:

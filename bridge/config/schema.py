@@ -9,17 +9,14 @@ from pydantic import Field, SecretStr, model_validator
 
 from .base import Clash, Place, Section
 from .kinds import (
-    MODEL_RATE,
     AccountSid,
     Count,
     Digits,
     Duration,
-    EngineUrl,
     Folder,
     HostPort,
     KnownGreeting,
     MaybePath,
-    ModelRate,
     Phone,
     Sentence,
     SigningKey,
@@ -29,6 +26,7 @@ from .kinds import (
     is_loopback,
 )
 from .memory import Memory
+from .voice import Voice
 
 
 class Server(Section):
@@ -212,69 +210,6 @@ class EngineLimits(Section):
     )
 
 
-class Moshi(Section):
-    device: Literal["", "mlx", "cuda", "cpu", "cloud"] = Field(
-        default="",
-        description="Where Moshi runs: mlx, cuda, cpu, or cloud (is moshi-cloud); empty finds out.",
-    )
-    weights: Literal["", "bf16", "int8", "int4", "fp8", "float32"] = Field(
-        default="",
-        description="What weights are kept as: bf16, int8, int4, fp8 or float32; empty is the best that fits.",
-    )
-    keys: Literal["", "bf16", "int8", "float32"] = Field(
-        default="",
-        description="What a call's keys and values are kept as: bf16, int8 or float32; empty is the best that fits.",
-    )
-    threads: Count = Field(
-        default=0,
-        description="Threads on the CPU; 0 is all cores but one.",
-    )
-    voice: MaybePath = Field(
-        default=None,
-        description="WAV of the voice to speak with, for PersonaPlex models; empty is the model's own.",
-    )
-    trace: MaybePath = Field(
-        default=None,
-        description="File to which the tokens of every step are appended, for finding faults; what was said can be"
-        " read from it.",
-    )
-
-
-class Voice(Section):
-    provider: Literal["auto", "moshi", "moshi-cloud", "cascade", "echo"] = Field(
-        default="auto",
-        description="What answers: auto, moshi, moshi-cloud, cascade, or echo (the test line).",
-    )
-    sample_rate: ModelRate = Field(
-        default=MODEL_RATE,
-        description="The model's rate; only 24000 works.",
-    )
-    model: str = Field(
-        default="",
-        description="Folder or repository of the model; empty is the engine's own.",
-    )
-    max_steps: Count = Field(default=0, description="Limits `infer`; no effect on calls.")
-    endpoint: EngineUrl = Field(
-        default="",
-        description="Address of the engine for moshi-cloud, as wss://gpu.example.com.",
-    )
-    moshi: Moshi = Moshi()
-
-    @property
-    def options(self) -> dict[str, str | int]:
-        """What an engine is given as it stands here."""
-        moshi = self.moshi
-        files = {"voice": str(moshi.voice or ""), "trace": str(moshi.trace or "")}
-        kept = {"weights": moshi.weights, "keys": moshi.keys, "threads": moshi.threads, **files}
-        return {"model": self.model, **kept}
-
-    @property
-    def engine(self) -> str:
-        """The provider in effect: `device = "cloud"` means moshi-cloud wherever Moshi may be taken."""
-        cloud = self.moshi.device == "cloud" and self.provider in ("auto", "moshi")
-        return "moshi-cloud" if cloud else self.provider
-
-
 class Settings(Section):
     server: Server = Server()
     log: Log = Log()
@@ -352,6 +287,12 @@ class Settings(Section):
         if self.voice.engine == "moshi-cloud" and not self.voice.endpoint:
             asked = ("provider",) if self.voice.provider == "moshi-cloud" else ("moshi", "device")
             raise Clash(("voice", *asked), "needs voice.endpoint: set it, as wss://gpu.example.com")
+        cascade = self.voice.cascade
+        if cascade.wits == "llm" and not cascade.llm.url:
+            place = ("voice", "cascade", "wits")
+            raise Clash(place, "needs voice.cascade.llm.url: set it, as http://127.0.0.1:11434/v1")
+        if cascade.llm.url and not cascade.llm.model:
+            raise Clash(("voice", "cascade", "llm", "url"), "needs voice.cascade.llm.model: name the model to ask for")
         if _same_address(self.server):
             raise Clash(("server", "admin"), "is the address of the bridge itself: take another port")
         taken: set[str] = set()

@@ -201,6 +201,15 @@ class Moonshine:
                 heard.closed = True
                 self._waiting = [job for job in self._waiting if not job.utterance.stream.closed]
 
+    def voice(self, stream: int) -> Voice:
+        """The voice activity of an open stream, as of its last frame; for whoever calls `hear`, to look at."""
+        return self._streams[stream].voice
+
+    def decoding(self, stream: int) -> bool:
+        """Whether there is more to tell of what a stream has heard; once False, it has been told."""
+        with self._news:
+            return any(job.number == stream for job in self._waiting + self._running)
+
     def stop(self) -> None:
         with self._news:
             for stream in list(self._streams):

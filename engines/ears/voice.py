@@ -50,6 +50,16 @@ LAGS = slice(20, 101)  # samples of 8 kHz: voices of 80 to 400 Hz
 PERIODIC = 0.5  # share of the energy that repeats; voices reach 0.6 to 1, white noise 0.4
 APART = (3, 5)  # pieces, 60 and 100 ms, over which spectra are compared: where two tones that beat are alike again
 PAST = max(APART)
+
+# The first sign of a voice is one piece that is like one: as loud as the sound without a voice before it, which a
+# cough's end is not, and not fading, which a slammed door is. Or a hiss, an "s" that begins a word.
+BEFORE_SIGN = 9  # pieces, 180 ms, of which the former are looked at
+FADING = (5, 1.0)  # a piece is so many dB below the loudest of the last five
+HISS = (4, 3)  # three of the last four pieces
+HISS_LOUDEST = -30.0  # dB: "s" is softer than vowels, bursts of noise are mostly not
+HISS_FROM = 2000  # Hz, above which most of its energy is
+HISS_SHARE = 0.85
+_HIGH = HISS_FROM * SPECTRUM * RATIO // RATE
 STEADY = 0.99  # cosine of their amplitudes; tones have 0.998, sustained vowels 0.98 at most
 
 _TAPER = np.hanning(2 * SHORT).astype(np.float32)
@@ -81,6 +91,7 @@ class _Piece(NamedTuple):
     level: float
     sound: bool
     voice: bool
+    hiss: bool = False
 
 
 class Voice:
@@ -92,6 +103,8 @@ class Voice:
         self.start = 0
         self.end = 0
         """Of the utterance under way, or of the last: its first sample and the one after the last with sound."""
+        self.voiced = 0
+        """Of the same: samples that were like a voice; it has pauses and consonants besides."""
         self._vad = webrtcvad.Vad(STRICTNESS)
         self._down = Down()
         self._past = np.zeros(SHORT, np.int16)
@@ -100,6 +113,8 @@ class Voice:
         self._next: int | None = None
         self._recent: deque[_Piece] = deque(maxlen=WINDOW + LOOK_BACK)
         self._pieces: list[_Piece] = []
+        self._lately: deque[_Piece] = deque(maxlen=BEFORE_SIGN)
+        self._sign_at: int | None = None  # the last piece with a sign of a voice
         self._voice_at = 0  # the end of the last piece that was like a voice
         self._paused = False
 
@@ -117,14 +132,20 @@ class Voice:
         levels = (10 * np.log10(power / FULL_SCALE**2 + 1e-10)).tolist()
         sounds = [self._is_sound(block, level) for block, level in zip(blocks, levels, strict=True)]
         if any(sounds):
-            voices = self._like_voice(np.concatenate((self._past, pcm)))
+            voices, hisses = self._like_voice(np.concatenate((self._past, pcm)))
         else:
-            voices = _NONE
+            voices = hisses = _NONE
             self._shapes[:] = 0
         self._past = blocks[-1]
-        for i, (level, sound, voice) in enumerate(zip(levels, sounds, voices, strict=True)):
-            self._take(_Piece(at + i * PIECE, level, sound, sound and voice), events)
+        for i, (level, sound, voice, hiss) in enumerate(zip(levels, sounds, voices, hisses, strict=True)):
+            soft = level < HISS_LOUDEST
+            self._take(_Piece(at + i * PIECE, level, sound, sound and voice, sound and soft and hiss), events)
         return events
+
+    @property
+    def stirring(self) -> bool:
+        """Whether the last frame had a sign of a voice; sometimes it is a cough."""
+        return self._sign_at is not None and self._next is not None and self._next - self._sign_at <= FRAME
 
     def stretches(self, start: int, end: int) -> list[tuple[int, int]]:
         """Where between these samples of the utterance under way, or just ended, there was sound."""
@@ -143,18 +164,20 @@ class Voice:
         speech: bool = self._vad.is_speech(block.tobytes(), RATE // RATIO)
         return speech and level > self._noise + ABOVE_NOISE
 
-    def _like_voice(self, pcm: NDArray[np.int16]) -> tuple[bool, ...]:
-        """For each piece after the first of `pcm` whether it is periodic and on the move."""
+    def _like_voice(self, pcm: NDArray[np.int16]) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+        """For each piece after the first of `pcm` whether it is periodic and on the move, and whether it hisses."""
         windows = np.ndarray((PIECES, 2 * SHORT), pcm.dtype, pcm, strides=(SHORT * pcm.itemsize, pcm.itemsize))
         shapes = np.abs(np.fft.rfft(windows * _TAPER, SPECTRUM))
-        repeats = np.fft.irfft(np.square(shapes), SPECTRUM)
+        powers = np.square(shapes)
+        repeats = np.fft.irfft(powers, SPECTRUM)
         periodic = (repeats[:, LAGS] * _UNFADE).max(1) > PERIODIC * repeats[:, 0]
         shapes /= np.linalg.norm(shapes, axis=1, keepdims=True) + 1e-6
         row = np.concatenate((self._shapes, shapes))
         self._shapes = row[-PAST:]
         alike = [(shapes * row[PAST - apart : -apart]).sum(1) for apart in APART]
         moving = np.maximum(*alike) < STEADY
-        return tuple((periodic & moving).tolist())
+        hisses = powers[:, _HIGH:].sum(1) > HISS_SHARE * powers.sum(1)
+        return tuple((periodic & moving).tolist()), tuple(hisses.tolist())
 
     def _miss(self, at: int, events: list[VoiceEvent]) -> None:
         """Silence from where we are to `at`, as far as it matters."""
@@ -166,6 +189,9 @@ class Voice:
         self._shapes[:] = 0
 
     def _take(self, piece: _Piece, events: list[VoiceEvent]) -> None:
+        self._lately.append(piece)
+        if self._is_sign(piece):
+            self._sign_at = piece.at
         if self.talking:
             self._go_on(piece, events)
             return
@@ -173,6 +199,17 @@ class Voice:
         window = list(self._recent)[-WINDOW:]
         if piece.voice and sum(each.voice for each in window) >= ENOUGH:
             self._begin(events)
+
+    def _is_sign(self, piece: _Piece) -> bool:
+        """Whether this piece is the first sign of a voice, or another one."""
+        lately = list(self._lately)
+        if sum(each.hiss for each in lately[-HISS[0] :]) >= HISS[1]:
+            return True
+        if not piece.voice:
+            return False
+        noise = max((each.level for each in lately if each.sound and not each.voice), default=QUIETEST)
+        loudest = max(each.level for each in lately[-FADING[0] :])
+        return piece.level >= noise and piece.level >= loudest - FADING[1]
 
     def _begin(self, events: list[VoiceEvent]) -> None:
         pieces = list(self._recent)
@@ -189,6 +226,7 @@ class Voice:
         self.talking, self._paused = True, False
         self.start = self._pieces[0].at
         self.end = self._voice_at = self._pieces[-1].at + PIECE
+        self.voiced = PIECE * sum(piece.voice for piece in self._pieces)
         events.append(Began(self.start))
 
     def _go_on(self, piece: _Piece, events: list[VoiceEvent]) -> None:
@@ -196,6 +234,7 @@ class Voice:
         now = piece.at + PIECE
         if piece.voice:
             self._voice_at = now
+            self.voiced += PIECE
         if piece.sound and now - self._voice_at <= TAIL:
             self.end = now
             self._paused = False

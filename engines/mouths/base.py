@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -24,7 +24,7 @@ class Voice(Protocol):
     async def start(self) -> None:
         """Load and warm up; raises ValueError or OSError with the remedy if that cannot be."""
 
-    def say(self, text: str, due: float) -> AsyncIterator[PCM]:
+    def say(self, text: str, due: float) -> AsyncGenerator[PCM, None]:
         """The sound of one sentence of plain words, in as many pieces as the voice makes of it.
 
         `due` is when its first sample is wanted, by the loop's clock: what is due first is spoken first. The generator may

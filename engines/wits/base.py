@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -39,10 +39,13 @@ class Wits(Protocol):
 
     name: str
 
-    def greet(self, talk: Talk) -> AsyncIterator[Reply]:
+    async def start(self) -> None:
+        """Get ready; waits for nobody."""
+
+    def greet(self, talk: Talk) -> AsyncGenerator[Reply, None]:
         """What is said first, where the operator has set no greeting."""
 
-    def answer(self, talk: Talk) -> AsyncIterator[Reply]:
+    def answer(self, talk: Talk) -> AsyncGenerator[Reply, None]:
         """What is said to the last of the lines, which is the caller's. Never raises for what was said in a call."""
 
     async def close(self) -> None: ...

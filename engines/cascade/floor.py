@@ -1,0 +1,134 @@
+"""Who has the floor: what the agent says, one speech after another, and how it yields when the caller speaks up.
+
+It yields in two steps. At the first sign of a voice it ducks: goes on, but low. For real speech, a third of a second
+of it, it falls silent; and when words are recognised it gives up what it was saying. What only sounded like a voice
+costs it nothing: after a cough it goes on at its usual level, after a longer noise with the sentence that it was in.
+
+Pure: no threads, no clock. Times are samples of the caller's 24 kHz clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from ..base import FRAME, RATE, Event, Flush, Frame
+from ..ears.voice import EARLY, Voice
+from .speech import Speech
+
+DUCKED = 0.1  # of full level, -20 dB: out of the caller's way, and still there when it was nothing
+FADE = RATE // 200  # samples, 5 ms, in which the level changes: faster would click
+SPEECH = round(0.35 * RATE)  # of a voice that is real speech; most coughs are shorter
+VOICED = round(0.16 * RATE)  # of that, like a voice: a fit of coughing is long, and mostly noise
+CALM = round(0.24 * RATE)  # without a voice after which a ducked agent is loud again
+LAG = FRAME + round(0.1 * RATE)  # from a frame's coming to its answer's being heard, until the line tells
+MOST_LAG = RATE  # beyond that the line speaks of something else
+SENT = 32  # frames that are remembered (2.5 s): longer than any lag
+
+
+class _Sent(NamedTuple):
+    speech: Speech
+    answers: int
+    to: int
+    """The sample of the speech behind the last that went with it."""
+
+
+class Floor:
+    def __init__(self) -> None:
+        self.queue: deque[Speech] = deque()
+        self.silenced = False
+        """Whether the agent has stopped for a caller of whom no words are known yet."""
+        self._gain = 1.0
+        self._level = 1.0
+        """Towards which the gain goes."""
+        self._stirred_at = 0
+        self._lag = LAG
+        self._sent: deque[_Sent] = deque(maxlen=SENT)
+
+    @property
+    def speech(self) -> Speech | None:
+        """What is said now, or next."""
+        return self.queue[0] if self.queue else None
+
+    def played(self, at: int, now: int) -> None:
+        """The line says that the caller has heard the answers up to `at`."""
+        self._lag = min(max(0, now - at), MOST_LAG)
+
+    def mind(self, voice: Voice, now: int) -> list[Event]:
+        """Yield to the caller, or take the floor again; once a frame."""
+        if voice.stirring:
+            self._stirred_at = now
+        speech = self.speech
+        if speech is None or not speech.interruptible or speech.began is None:
+            self._level = 1.0
+            return []
+        if self.silenced:
+            return []
+        if voice.stirring and self._level == 1.0:
+            self._level = DUCKED
+            return self._back(speech, now)
+        since = max(voice.start, speech.began)
+        if self._level != 1.0 and voice.talking and voice.end - since >= SPEECH and voice.voiced >= VOICED:
+            self.silenced = True
+            return self._back(speech, now)
+        if now - self._stirred_at >= CALM:
+            self._level = 1.0
+        return []
+
+    def is_free(self, voice: Voice, now: int) -> bool:
+        """Whether the caller leaves the floor to the agent."""
+        return not voice.stirring and (not voice.talking or now - voice.end >= EARLY)
+
+    def resume(self) -> None:
+        """It was no speech: go on with the sentence that was broken off."""
+        if self.silenced and (speech := self.speech):
+            speech.at = speech.sentence_at(speech.at)
+            self._take()
+
+    def give_up(self, speech: Speech, now: int) -> int:
+        """Drop a speech; returns up to which sample it was heard."""
+        heard = speech.at if self.silenced else self._heard_to(speech, now)
+        if speech is self.speech:
+            self._take()
+        speech.dropped = True
+        self.queue.remove(speech)
+        return heard
+
+    def _take(self) -> None:
+        """What is said next is said aloud."""
+        self.silenced = False
+        self._level = self._gain = 1.0
+
+    def frame(self, at: int) -> Frame:
+        """The next 80 ms of the agent, in answer to the frame at `at`."""
+        frame = np.zeros(FRAME, np.float32)
+        speech = self.speech
+        if speech is None or self.silenced:
+            return frame
+        pcm = speech.take(FRAME)
+        if len(pcm):
+            if speech.began is None:
+                speech.began = at
+            frame[: len(pcm)] = pcm
+        if self._gain != 1.0 or self._level != 1.0:
+            frame[:FADE] *= np.linspace(self._gain, self._level, FADE, dtype=np.float32)
+            frame[FADE:] *= np.float32(self._level)
+            self._gain = self._level
+        self._sent.append(_Sent(speech, at, speech.at))
+        return frame
+
+    def _back(self, speech: Speech, now: int) -> list[Event]:
+        """Void what was sent and not heard, and go on behind what was."""
+        speech.at = self._heard_to(speech, now)
+        while self._sent and not self._is_heard(self._sent[-1], now):
+            self._sent.pop()
+        return [Flush()]
+
+    def _heard_to(self, speech: Speech, now: int) -> int:
+        heard = (sent.to for sent in reversed(self._sent) if sent.speech is speech and self._is_heard(sent, now))
+        return next(heard, 0)
+
+    def _is_heard(self, sent: _Sent, now: int) -> bool:
+        return sent.answers + FRAME <= now - self._lag
