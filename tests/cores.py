@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voice_bridge.engines.base import STEP_LIMIT, Core, Ended, Event, Injected, Opening, Remember, Said
+from voice_bridge.engines.base import FRAME, STEP_LIMIT, Core, Ended, Event, Injected, Opening, Remember, Said, Words
 from voice_bridge.engines.echo import EchoCore
 
 HERE = Path(__file__)
@@ -117,11 +117,40 @@ class Diary(EchoCore):
             file.write(f"{what}: {text}\n")
 
 
+class Hearing(Diary):
+    """A diary whose callers say what is written into the file beside it; a line that ends in "..." goes on."""
+
+    def __init__(self, slots: int, file: str) -> None:
+        super().__init__(slots, file)
+        self._said = self._file.with_name("said")
+        self._read = 0
+        self._id = 1
+
+    def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
+        super().inject(slot, id, context, how if turn is None else f"turn {turn}", turn)
+
+    def launch(self, slots: Sequence[int], frames: NDArray[np.float32], at: Sequence[int]) -> list[tuple[int, Event]]:
+        lines = self._said.read_text().splitlines()
+        for line in lines[self._read :]:
+            final = not line.endswith("...")
+            words = Words(self._id, "caller", line.removesuffix("..."), at[0], at[0] + FRAME, final)
+            self._events += [(slot, words) for slot in slots]
+            self._id += final
+            if line.startswith("Remember"):
+                self._events += [(slot, Remember(line.removeprefix("Remember that "))) for slot in slots]
+        self._read = len(lines)
+        return super().launch(slots, frames, at)
+
+
 Progress = Callable[[str], None]
 
 
 def diary(slots: int, progress: Progress, file: str) -> Diary:
     return Diary(slots, file)
+
+
+def hearing(slots: int, progress: Progress, file: str) -> Hearing:
+    return Hearing(slots, file)
 
 
 def whims(slots: int, progress: Progress, step: float = 0, first: float = 0) -> Whims:

@@ -65,6 +65,16 @@ def noise(seconds: float, level: float, seed: int = BURR) -> Sound:
     return np.random.default_rng(seed).normal(0, level, round(seconds * RATE)).astype(np.float32)
 
 
+def vowels(seconds: float) -> Sound:
+    """What passes for a voice: a buzz through a mouth that moves, as loud as on a telephone."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    pitch = 120 + 20 * np.sin(2 * np.pi * 1.5 * time)
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE
+    formant = 900 + 700 * np.sin(2 * np.pi * 3 * time)
+    sound = sum(np.exp(-(((n * pitch - formant) / 400) ** 2)) * np.sin(n * phase) for n in range(1, 25))
+    return (LOUDNESS * sound / np.sqrt(np.mean(sound**2))).astype(np.float32)
+
+
 def join(*parts: Sound) -> Sound:
     return np.concatenate(parts)
 

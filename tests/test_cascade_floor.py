@@ -9,36 +9,19 @@ import pytest
 
 pytest.importorskip("webrtcvad")
 
-from voice_bridge.engines.base import FRAME, RATE, Flush, Frame  # noqa: E402
-from voice_bridge.engines.cascade.floor import CALM, DUCKED, SPEECH, Floor  # noqa: E402
-from voice_bridge.engines.cascade.speech import Speech  # noqa: E402
-from voice_bridge.engines.ears.voice import Voice  # noqa: E402
+from tests.speech import LOUDNESS, noise, silence, vowels
+from voice_bridge.engines.base import FRAME, RATE, Flush, Frame
+from voice_bridge.engines.cascade.floor import CALM, DUCKED, SPEECH, Floor
+from voice_bridge.engines.cascade.speech import Speech
+from voice_bridge.engines.ears.voice import Voice
 
 LEVEL = 0.5  # of the agent's sound in these tests
 SENTENCES = ("This is the first sentence.", "This is the second one.")
 
 
-def vowels(seconds: float) -> Frame:
-    """What passes for a voice: a buzz through a mouth that moves, as loud as on a telephone."""
-    time = np.arange(round(seconds * RATE)) / RATE
-    pitch = 120 + 20 * np.sin(2 * np.pi * 1.5 * time)
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    formant = 900 + 700 * np.sin(2 * np.pi * 3 * time)
-    sound = sum(np.exp(-(((n * pitch - formant) / 400) ** 2)) * np.sin(n * phase) for n in range(1, 25))
-    return (0.05 * sound / np.sqrt(np.mean(sound**2))).astype(np.float32)
-
-
-def noise(seconds: float) -> Frame:
-    return np.random.default_rng(1).normal(0, 0.05, round(seconds * RATE)).astype(np.float32)
-
-
 def frames(*sounds: Frame) -> Iterator[Frame]:
     sound = np.concatenate([*sounds, np.zeros(FRAME, np.float32)])
     yield from sound[: len(sound) // FRAME * FRAME].reshape(-1, FRAME)
-
-
-def silence(seconds: float) -> Frame:
-    return np.zeros(round(seconds * RATE), np.float32)
 
 
 class Call:
@@ -93,7 +76,7 @@ def test_for_real_speech_the_agent_falls_silent() -> None:
 
 def test_noise_disturbs_nobody() -> None:
     call = Call()
-    call.hear(silence(0.8), noise(1), silence(0.8))
+    call.hear(silence(0.8), noise(1, LOUDNESS), silence(0.8))
     assert call.flushed == []
     assert set(call.levels) == {LEVEL}
 

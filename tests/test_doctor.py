@@ -383,7 +383,7 @@ def test_the_table_fits_a_narrow_terminal() -> None:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that memory needs."""
-    monkeypatch.setattr(begin, "missing", lambda memory: [])
+    monkeypatch.setattr(begin, "missing", lambda memory, choice: [])
 
 
 def remembered(text: str = "") -> dict[str, Row]:

@@ -71,6 +71,16 @@ class Call:
             assert self.talk._thinking
             await self.talk._thinking
 
+    def engine_hears(self, text: str, final: bool = True, id: int = 1) -> None:
+        """An utterance that the engine tells; nobody waits for what is thought of it."""
+        self.talk.engine_heard(wire.Heard(id, text, 0, 24000, final))
+
+    async def thought(self) -> list[wire.Remind]:
+        """What it reminded of, once all that was heard is thought of."""
+        if self.talk._thinking:
+            await self.talk._thinking
+        return self.of(wire.Remind)
+
     def of(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.told if isinstance(event, kind)]
 
@@ -96,6 +106,18 @@ class Slow:
             return []
         await asyncio.Event().wait()
         return []
+
+
+class Late(Rules):
+    """A thinker whose caller finishes the sentence when half of it has just been judged."""
+
+    def __init__(self, finish: Callable[[], None]) -> None:
+        self._finish = finish
+
+    async def judge(self, moment: Moment, candidates: Sequence[Candidate]) -> list[Judged]:
+        if not moment.final:
+            asyncio.get_running_loop().call_soon(self._finish)
+        return await super().judge(moment, candidates)
 
 
 Desks: TypeAlias = Callable[..., Awaitable[Desk]]
@@ -241,6 +263,99 @@ async def test_who_wants_to_be_forgotten_is_even_if_a_thought_is_under_way_and_t
     assert not call.of(wire.Remind)
 
 
+async def test_an_engine_that_hears_is_answered_once_for_each_utterance(desk: Desk) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    call = Call(desk, "CA2", ANNA)
+    call.engine_hears("What is", final=False)
+    call.engine_hears("What is the alarm code of my house?")
+    call.engine_hears("Good morning.", id=2)
+    call.engine_hears("What is the alarm code of my house?", id=3)
+    first, *others = await call.thought()
+    assert (first.turn, first.facts) == (1, (SECRET,))
+    assert others == [wire.nothing(2), wire.nothing(3)]
+
+
+async def test_half_a_sentence_reminds_without_a_turn_and_does_not_answer_for_the_whole(desk: Desk) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    call = Call(desk, "CA2", ANNA)
+    call.engine_hears("What is the alarm code of my house", final=False)
+    [early] = await call.thought()
+    assert (early.turn, early.facts) == (None, (SECRET,))
+    call.engine_hears("What is the alarm code of my house?")
+    assert await call.thought() == [early, wire.nothing(1)]
+
+
+async def test_the_whole_sentence_overtakes_its_half_that_is_not_yet_judged(desk: Desk) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    call = Call(desk, "CA2", ANNA)
+    call.talk._parts = Parts(desk, None, Slow(), "silent", 8)
+    call.engine_hears("What is the alarm", final=False)
+    await asyncio.sleep(0)  # it is being looked for
+    call.engine_hears("What is the alarm code", final=False)
+    call.engine_hears("What is the alarm code?")
+    async with asyncio.timeout(10):
+        assert await call.thought() == [wire.nothing(1)]
+
+
+async def test_half_a_sentence_does_not_answer_for_the_whole_that_comes_while_it_is_judged(desk: Desk) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    call = Call(desk, "CA2", ANNA)
+    late = Late(lambda: call.engine_hears("What is the alarm code of my house?"))
+    call.talk._parts = Parts(desk, None, late, "silent", 8)
+    call.engine_hears("What is the alarm code of my house", final=False)
+    early, answer = await call.thought()
+    assert (early.turn, early.facts) == (None, (SECRET,))
+    assert answer == wire.nothing(1)
+
+
+@pytest.mark.parametrize("said", ["What is the alarm code of my house?", "I bought a red bicycle.", "Good morning."])
+async def test_an_engine_that_hears_is_answered_before_anything_is_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    call, wrote = Call(desk, "CA2", ANNA), []
+    for writer, way in ((desk.store, "log"), (desk.scribe, "write")):
+        monkeypatch.setattr(writer, way, lambda *told: wrote.append(len(call.told)) or [])
+    call.engine_hears(said)
+    [answer] = await call.thought()
+    assert answer.turn == 1
+    assert wrote
+    assert set(wrote) == {1}
+
+
+@pytest.mark.parametrize("fault", ["the thinker", "the store"])
+async def test_an_engine_that_hears_is_answered_whatever_fails(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    call = Call(desk, "CA2", ANNA)
+    if fault == "the thinker":
+        call.talk._parts = Parts(desk, None, Faulty(), "silent", 8)
+    else:
+
+        def failing(caller: str, moment: Moment) -> list[Candidate]:
+            raise StoreError("the disk is gone")
+
+        monkeypatch.setattr(desk.recall, "candidates", failing)
+    call.engine_hears("What is the alarm code?")
+    assert await call.thought() == [wire.nothing(1)]
+
+
+async def test_who_is_forgotten_in_mid_thought_leaves_no_engine_waiting(desk: Desk) -> None:
+    await Call(desk, "CA1", ANNA).hears(SECRET)
+    call = Call(desk, "CA2", ANNA)
+    call.engine_hears("What is the alarm code of my house?")
+    call.engine_hears("My cat is called Minka.", id=2)
+    await asyncio.sleep(0)  # the first is being looked for, the second waits
+    call.talk.hush()
+    assert call.told == [wire.nothing(1), wire.nothing(2)]
+    call.engine_hears("What is", final=False, id=3)
+    call.engine_hears("What is the alarm code?", id=3)
+    await call.talk.end()
+    assert await call.thought() == [wire.nothing(1), wire.nothing(2), wire.nothing(3)]
+    assert await rows(desk, ANNA) == [SECRET]
+
+
 async def test_a_store_that_takes_no_writes_is_still_read(desk: Desk) -> None:
     await Call(desk, "CA1", ANNA).hears(SECRET)
     states: list[wire.State] = []
@@ -287,6 +402,41 @@ async def test_what_an_engine_wants_to_be_kept_is_kept(desk: Desk) -> None:
     call = Call(desk, "CA1", ANNA)
     await call.talk.keep("the gate code is 4417")
     assert len(await rows(desk, ANNA)) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "kept"),
+    [
+        ("Remember that my gate code is 4417.", "My gate code is 4417.", ["My gate code is 4417."]),
+        (
+            "Remember that my cat is Minka and my dog is called Rex.",
+            "My cat is Minka and my dog is called Rex.",
+            ["My dog is called Rex.", "My cat is Minka."],
+        ),
+        (
+            "My mother is Rose. Remember that she is coming on Sunday.",
+            "She is coming on Sunday.",
+            ["My mother is Rose. She is coming on Sunday."],
+        ),
+        ("Don't forget that I like tea.", "I don't like tea.", ["I don't like tea.", "I like tea."]),
+    ],
+)
+async def test_what_an_engine_wants_to_be_kept_of_what_the_caller_just_said_is_kept_once(
+    desk: Desk, said: str, asked: str, kept: list[str]
+) -> None:
+    call = Call(desk, "CA1", ANNA)
+    await call.hears(said)
+    await call.talk.keep(asked)
+    assert sorted(await rows(desk, ANNA)) == sorted(kept)
+
+
+async def test_what_a_caller_has_corrected_is_not_kept_though_the_engine_is_late_to_ask_for_it(desk: Desk) -> None:
+    call = Call(desk, "CA1", ANNA)
+    await call.hears("Remember that my gate code is 4417.", "No, sorry, it's 4471, not 4417.")
+    before = await rows(desk, ANNA)
+    assert before[0] == "My gate code is 4471."
+    await call.talk.keep("My gate code is 4417.")
+    assert await rows(desk, ANNA) == before
 
 
 async def test_old_memories_are_forgotten(tmp_path: Path) -> None:

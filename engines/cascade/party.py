@@ -159,10 +159,10 @@ class Party:
             self._begins(speech)
         elif any(before <= start < speech.at for start, _ in speech.sentences):
             self.events.append(self._words(speech, speech.text, final=False))
-        if speech.began is not None:
-            self._bring(speech)
         if speech.over:
             self._finish(speech)
+        elif speech.began is not None:
+            self._bring(speech)
         return frame
 
     def _may_speak(self, speech: Speech, voice: Voice) -> bool:
