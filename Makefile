@@ -3,11 +3,13 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# Extras of pyproject.toml that this machine gets beyond the base install, and what all of it takes on disk. Which
-# build of torch it is, pip decides; EXTRAS=talk leaves it out.
+# Extras of pyproject.toml that this machine gets beyond the base install: what answers without a GPU, and where an
+# NVIDIA driver answers, Moshi on torch. The tests want torch on every Linux machine. Which build of it, pip decides.
 COMMA := ,
-EXTRAS ?= memory,talk$(if $(filter Linux,$(shell uname -s)),$(COMMA)torch)
-SIZE := $(if $(findstring torch,$(EXTRAS)),1.2 GB$(COMMA) or 7 GB if torch brings CUDA along,250 MB)
+TORCH := $(COMMA)torch
+EXTRAS ?= memory,talk,local,piper$(if $(wildcard /proc/driver/nvidia/version /dev/dxg),$(TORCH))
+TEST_EXTRAS := $(EXTRAS)$(if $(filter file,$(origin EXTRAS)),$(if $(filter Linux,$(shell uname -s)),$(if $(findstring torch,$(EXTRAS)),,$(TORCH))))
+SIZE := $(if $(findstring torch,$(EXTRAS)),1.6 GB$(COMMA) or 7 GB if torch brings CUDA along,650 MB)
 
 # Tried in this order. The tests run on 3.11 first, so it comes first.
 PYTHONS := python3.11 python3.12 python3.13 python3 python
@@ -50,12 +52,13 @@ fuzz: $(VENV)/.dev  ## ten minutes of hostile messages
 $(VENV)/.installed: pyproject.toml
 	@$(if $(wildcard $(BIN)/pip),,$(make_venv))
 	@echo "Installing voice-bridge into $(VENV): about $(SIZE)"
+	@$(if $(findstring piper,$(EXTRAS)),echo "With it comes the voice of piper-tts, which is GPL-3.0 software and runs as a process of its own; EXTRAS=memory$(COMMA)talk$(COMMA)local leaves it out")
 	@$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	@echo "Adding what the tests need: about 150 MB more"
-	@$(BIN)/pip install --quiet --editable '.[$(EXTRAS),dev]'
+	@echo "Adding what the tests need: about $(if $(findstring torch,$(EXTRAS)),150 MB,1 GB) more"
+	@$(BIN)/pip install --quiet --editable '.[$(TEST_EXTRAS),dev]'
 	@touch $@
 
 define make_venv

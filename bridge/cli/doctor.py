@@ -38,6 +38,7 @@ from ...engines.moshi.fit import Fit
 from ..config import ConfigError, Settings, load
 from ..config.load import CONFIG_VARIABLE, FAMILIAR, VARIABLES
 from . import operator
+from .doctor_cascade import check_cascade
 from .doctor_memory import check_memory
 from .finding import Row, State
 
@@ -77,13 +78,15 @@ def examine(config: Path | None) -> tuple[Machine, list[Row]]:
         broken = Row("Configuration", "Settings", "problem", str(error), remedy)
         return machine, [*check_machine(machine), *check_python(machine), broken]
     machine = hardware.detect(api=settings.has_api)
+    beside = _beside(settings, machine)
     checks = (
         check_machine(machine),
         check_python(machine),
         check_settings(settings, config),
         check_engine(settings, machine),
         check_moshi(settings, machine),
-        check_memory(settings.memory, machine, _beside(settings, machine)),
+        check_cascade(beside, settings.voice.cascade.llm),
+        check_memory(settings.memory, machine, beside),
         check_doors(settings),
         check_folders(settings),
     )
