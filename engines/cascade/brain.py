@@ -29,6 +29,7 @@ Soon: TypeAlias = Callable[[Callable[[], Any]], None]
 RECALL = 0.15  # seconds that an answer waits for what memory has to say to it
 AHEAD = 5.0  # seconds of sound that are made before they are wanted: more would be wasted when it is broken off
 FACTS = 50  # that memory has given in a call; the oldest go, a model of language reads a few thousand words
+TRIES = 2  # at a sentence: a mouth that goes away is back in two seconds, mostly
 LOST = "I am sorry, I have lost the thread."
 
 
@@ -116,6 +117,7 @@ class Thoughts:
     def forget(self) -> None:
         self._talk.facts.clear()
         self._talk.notes.clear()
+        self._brain.voice.forget()
 
     def close(self) -> None:
         for task in self._tasks.values():
@@ -175,12 +177,16 @@ class Thoughts:
         if ahead > AHEAD:
             await asyncio.sleep(ahead - AHEAD)
             ahead = AHEAD
-        begun = False
-        try:
-            async with aclosing(brain.voice.say(words, loop.time() + ahead)) as pieces:
-                async for pcm in pieces:
-                    speech.mark("spoken")
-                    brain.soon(partial(speech.add, pcm, "" if begun else sentence))
-                    begun = True
-        except NoVoice as error:
-            log.error("a sentence was not spoken: %s", error)
+        for _ in range(TRIES):
+            begun = False
+            try:
+                async with aclosing(brain.voice.say(words, loop.time() + ahead)) as pieces:
+                    async for pcm in pieces:
+                        speech.mark("spoken")
+                        brain.soon(partial(speech.add, pcm, "" if begun else sentence))
+                        begun = True
+                return
+            except NoVoice as error:
+                log.error("a sentence was not spoken%s: %s", " to its end" if begun else "", error)
+                if begun:
+                    return

@@ -101,7 +101,7 @@ class Fit:
             return f"take voice.moshi.weights = {smaller}"
         if self.keys != "int8":
             return "take voice.moshi.keys = int8"
-        return "take a smaller model, a faster machine, or voice.provider = echo"
+        return "take a smaller model, a faster machine, or voice.provider = cascade"
 
 
 def fit(

@@ -27,8 +27,11 @@ class Voice(Protocol):
     def say(self, text: str, due: float) -> AsyncGenerator[PCM, None]:
         """The sound of one sentence of plain words, in as many pieces as the voice makes of it.
 
-        `due` is when its first sample is wanted, by the loop's clock: what is due first is spoken first. The generator may
-        be closed before its end; what is not begun then is never spoken. Raises `NoVoice`.
+        `due` is when its first sample is wanted, by the loop's clock: what is due first is spoken first. The generator
+        may be closed before its end; what is not begun then is never spoken. Raises `NoVoice`.
         """
+
+    def forget(self) -> None:
+        """Keep nothing of what was said: somebody wants to be forgotten."""
 
     async def stop(self) -> None: ...
