@@ -4,7 +4,8 @@ FROM python:3.12-slim-bookworm AS dependencies
 WORKDIR /src
 COPY pyproject.toml .
 RUN python -c "import tomllib; own = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        print(*own['dependencies'], *own['optional-dependencies']['memory'], sep='\n')" > requirements.txt \
+        extras = (own['optional-dependencies'][extra] for extra in ('memory', 'local', 'piper')); \
+        print(*own['dependencies'], *sum(extras, []), sep='\n')" > requirements.txt \
     && pip wheel --no-cache-dir --wheel-dir /wheels -r requirements.txt
 
 FROM dependencies AS torch
