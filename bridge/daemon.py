@@ -291,19 +291,20 @@ def _mind(settings: Settings, machine: hardware.Machine, choice: registry.Choice
     memory = settings.memory
     if memory.enabled == "off":
         return None
-    if lacks := begin.missing(memory):
+    if lacks := begin.missing(memory, choice):
         why = f"{', '.join(lacks)} not installed: {begin.remedy(lacks)}"
         if memory.enabled == "on":
             raise StartFailed(f"memory.enabled = on: {why}")
         log.warning("nothing is remembered", because=why)
         return None
-    if memory.ear == "kyutai" and machine.kind != "nvidia":
+    ear = begin.ear(memory, choice)
+    if ear == "kyutai" and machine.kind != "nvidia":
         log.warning("memory.ear = kyutai without a GPU: it may not keep up; moonshine runs on every machine")
     try:
         mind = Mind(begin.init(memory, machine, choice))
     except begin.NoModel as error:
         raise StartFailed(str(error)) from None
-    log.info("callers are remembered", store=memory.store, days=memory.retention_days, ear=memory.ear)
+    log.info("callers are remembered", store=memory.store, days=memory.retention_days, ear=ear)
     return mind
 
 
@@ -315,7 +316,13 @@ async def serve(
     machine = hardware.detect(api=settings.has_api)
     voice = settings.voice
     choice = registry.choose(
-        voice.engine, voice.moshi.device, machine, voice.endpoint, voice.options, settings.engine.slots
+        voice.engine,
+        voice.moshi.device,
+        machine,
+        voice.endpoint,
+        voice.options,
+        settings.engine.slots,
+        voice.cascade.options,
     )
     for note in settings.notes:
         log.warning(note)

@@ -60,6 +60,8 @@ class Reminders:
 
     def note(self, event: engines.TextEvent) -> None:
         """What the engine reports."""
+        if isinstance(event, engines.Words) and event.speaker == "caller":
+            self._heard(event)
         attention = self._attention
         if not attention:
             return
@@ -92,6 +94,13 @@ class Reminders:
         if self._attention:
             self._attention.close()
 
+    def _heard(self, words: engines.Words) -> None:
+        """Have the mind think of the caller's words. The engine waits for what comes of final ones: not in vain."""
+        assert self._conversation
+        awaited = self._attention and self._attention.heard(words)
+        if words.final and not awaited:
+            self._conversation.inject("", turn=words.id)
+
     def _told(self, told: Told) -> None:
         if self._conversation is None:
             self._early.append(told)
@@ -106,7 +115,13 @@ class Reminders:
         assert self._attention
         assert self._mind
         how = self._mind.injection
-        id = conversation.say(remind.text) if how == "spoken" else conversation.inject(remind.text, how=WAYS[how])
+        if not remind.memories:
+            conversation.inject("", turn=remind.turn)
+            return
+        if how == "spoken":
+            id = conversation.say(remind.text)
+        else:
+            id = conversation.inject(remind.text, how=WAYS[how], turn=remind.turn)
         self._attention.asked(id, remind)
 
     def _took(self, memories: int) -> None:

@@ -15,6 +15,7 @@ import pytest
 for extra in ("libsql", "wordllama"):
     pytest.importorskip(extra)
 
+from voice_bridge.bridge.cli.doctor_memory import check_ear  # noqa: E402
 from voice_bridge.bridge.config.memory import Memory  # noqa: E402
 from voice_bridge.bridge.memory import begin, wire  # noqa: E402
 from voice_bridge.bridge.memory.client import Mind  # noqa: E402
@@ -252,6 +253,8 @@ def test_beside_an_engine_that_hears_the_mind_has_no_ear_and_lets_the_model_read
     assert (told.ear, told.injection) == ("off", "silent")
     other = begin.init(memory, MACHINE, Choice("echo", "the tests want it"))
     assert (other.ear, other.injection) == ("moonshine", "spoken")
+    row = check_ear(Memory(ear="off"), HEARS)
+    assert (row.state, row.text) == ("ok", "none is needed: the engine cascade tells what callers say")
 
 
 def test_beside_an_engine_that_hears_no_package_of_an_ear_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,10 +20,15 @@ class NoModel(ValueError):
     """It is not known which language model to ask for; the message says how to say it."""
 
 
-def missing(memory: Memory) -> list[str]:
-    """Packages that memory, as it is configured, needs and this installation lacks."""
+def missing(memory: Memory, choice: Choice) -> list[str]:
+    """Packages that memory, as it is configured, needs beside this engine and this installation lacks."""
     embedder = EMBEDDERS.get(memory.embedder.partition(":")[0], ())
-    return [name for name in (*NEEDED, *EARS[memory.ear], *embedder) if find_spec(name) is None]
+    return [name for name in (*NEEDED, *EARS[ear(memory, choice)], *embedder) if find_spec(name) is None]
+
+
+def ear(memory: Memory, choice: Choice) -> str:
+    """The mind's own, beside this engine: none where that tells what callers say."""
+    return "off" if choice.hears else memory.ear
 
 
 def remedy(lacks: list[str]) -> str:
@@ -42,7 +47,7 @@ def init(memory: Memory, machine: Machine, choice: Choice) -> MindInit:
         key=memory.key.get_secret_value(),
         retention_days=memory.retention_days,
         explain_days=memory.explain_days,
-        ear=memory.ear,
+        ear=ear(memory, choice),
         ear_model=memory.ear_model,
         embedder=memory.embedder,
         embedder_key=memory.embedder_key.get_secret_value(),
@@ -50,7 +55,7 @@ def init(memory: Memory, machine: Machine, choice: Choice) -> MindInit:
         endpoints=endpoints(memory, rung),
         seconds=memory.llm.seconds or rung.seconds,
         tokens=rung.tokens,
-        injection=memory.injection,
+        injection="silent" if choice.hears else memory.injection,  # what hears also reads
         standing=memory.standing,
         calls=choice.slots,
         gpu=choice.gpu,

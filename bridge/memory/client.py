@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...engines import wire as process
-from ...engines.base import OPENING
+from ...engines.base import OPENING, Words
 from ...engines.child import Child, ChildFailed
 from ...engines.wire import Kind, Packet
 from . import wire
@@ -46,6 +46,7 @@ class Mind:
         self.counts: Counter[str] = Counter()
         """Reminders by what became of them."""
         self.injection = init.injection
+        self._has_ear = init.ear != "off"
 
     def start(self) -> None:
         """Begin to start it. Nobody waits: a call that comes earlier is one without memory."""
@@ -140,12 +141,12 @@ class Mind:
         self._state = state
 
     def _tell(self, id: int, tell: wire.Tell) -> bool:
-        if self._child.behind and isinstance(tell, wire.Said):  # one that hangs shall not fill our memory
+        if self._child.behind and isinstance(tell, wire.Heard | wire.Said):  # one that hangs shall not fill our memory
             return False
         return self._child.send(process.pack_struct(Kind.TELL, tell, id))
 
     def _hear(self, id: int, pcm: NDArray[np.int16], at: int) -> None:
-        if not self._child.behind:
+        if self._has_ear and not self._child.behind:
             self._child.gather(process.pack(Kind.FRAME, id, at, pcm.tobytes()))
 
     def _leave(self, id: int) -> None:
@@ -192,6 +193,13 @@ class Attention:
         """One frame of the caller."""
         if not self._forgets:
             self._mind._hear(self.id, pcm, at)
+
+    def heard(self, words: Words) -> bool:
+        """The caller's words, of an engine that hears. Whether there will be a reminder for this turn, maybe empty."""
+        if self._forgets:
+            return False
+        heard = wire.Heard(words.id, words.text, words.start, words.end, words.final)
+        return self._mind._tell(self.id, heard) and words.final
 
     def said(self, text: str) -> None:
         """The agent's words."""
@@ -250,8 +258,11 @@ class Attention:
             self._known.set_result(event)
             if self._late and event.memories and self._mind.injection != "spoken":
                 self._tell_call(Remind(event.context, event.memories, ()))
-        elif isinstance(event, Remind) and not self._forgets:
-            self._tell_call(event)
+        elif isinstance(event, Remind):
+            if not self._forgets:
+                self._tell_call(event)
+            elif event.turn is not None:
+                self._tell_call(wire.nothing(event.turn))
         elif isinstance(event, Forgotten) and not self._forgotten:
             self._forgotten = True
             self._opening = None

@@ -27,7 +27,7 @@ from .store import StoreError
 from .talk import Parts, Talk, tell_fault
 
 STREAMS = 64  # that a model hears at once: each takes 100 MB, and with more it would not keep up
-NICE = 10  # below daemon and engine: memory may be late, sound may not
+NICE = 10  # below daemon and engine, of a mind with an ear: what an ear computes may be late, sound may not
 
 log = logging.getLogger("voice_bridge.mind")
 
@@ -96,22 +96,29 @@ class Mind(asyncio.Protocol):
         elif isinstance(tell, wire.Quit):
             self._do(self._quit())
         elif talk := self._talks.get(id):
-            match tell:
-                case wire.Said(text):
-                    talk.agent_said(text)
-                case wire.Took():
-                    self._do(talk.took(tell))
-                case wire.Anew():
-                    talk.anew()
-                case wire.Keep(text):
-                    self._do(talk.keep(text))
-                case wire.Forget():
-                    for other in self._talks.values():
-                        if other.caller == talk.caller:
-                            other.hush()
-                    self._do(talk.forget())
-                case wire.End():
-                    self._do(self._end(id, talk))
+            self._told_of(id, talk, tell)
+        elif isinstance(tell, wire.Heard) and tell.final:  # it does not listen to somebody whom it does not know
+            self.tell(id, wire.nothing(tell.id))
+
+    def _told_of(self, id: int, talk: Talk, tell: wire.AnyTell) -> None:
+        match tell:
+            case wire.Heard():
+                talk.engine_heard(tell)
+            case wire.Said(text):
+                talk.agent_said(text)
+            case wire.Took():
+                self._do(talk.took(tell))
+            case wire.Anew():
+                talk.anew()
+            case wire.Keep(text):
+                self._do(talk.keep(text))
+            case wire.Forget():
+                for other in self._talks.values():
+                    if other.caller == talk.caller:
+                        other.hush()
+                self._do(talk.forget())
+            case wire.End():
+                self._do(self._end(id, talk))
 
     def _begin(self, id: int, begin: wire.Begin) -> None:
         caller = self._parts.desk.callers.of_number(begin.caller)
@@ -188,7 +195,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     sock = socket.socket(fileno=int(sys.argv[1]))
     init = process.first(sock, wire.MindInit)
-    os.nice(NICE)
+    if init.ear != "off":
+        os.nice(NICE)
 
     def progress(text: str) -> None:
         sock.sendall(process.pack(Kind.PROGRESS, payload=text.encode()))

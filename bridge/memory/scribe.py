@@ -20,7 +20,7 @@ MORE = 2  # words that a repetition may add and still be one
 ENOUGH = 3  # words that make a sentence the same without a look at its vector
 TOPIC = 2  # words that two sentences must share to be of one thing without saying so
 LINKS = 3  # memories that one may hang on: more would crowd out what was asked for
-RECENT = 20  # memories of a call that a correction may mean
+RECENT = 20  # memories among which those of a call are looked for: what was just said is meant
 
 _DENIES = re.compile(r"(?i)\b(?:not|never|no|nothing|\w+n't|cannot)\b")
 _CHANGES = re.compile(
@@ -51,10 +51,15 @@ class Scribe:
         return [memory for one in notice(text) if (memory := self._keep(caller, call, one, now))]
 
     def remember(self, caller: str, call: str, text: str, now: float) -> list[Memory]:
-        """Keep what an engine asks to keep, unless it is an order."""
+        """Keep what an engine asks to keep, unless it is an order, or was kept when the caller said it in this call."""
         one = keep(text)
-        memory = self._keep(caller, call, one, now) if one else None
-        return [memory] if memory else []
+        if not one or self._known(one, self._of_call(caller, call), enough=1):
+            return []
+        told = notice(text)  # by sentences, as they are kept of a caller's words
+        words_told = {word for each in told for word in content_words(each.text)}
+        if len(told) < 2 or not words_told.issuperset(content_words(one.text)):
+            told = [one]
+        return [memory for each in told if (memory := self._keep(caller, call, each, now))]
 
     def _keep(self, caller: str, call: str, noted: Noted, now: float) -> Memory | None:
         about = noted.entities.about
@@ -69,6 +74,10 @@ class Scribe:
         memory = _memory(caller, call, noted, now)
         return self._add(memory, void, self._introduced(caller, noted))
 
+    def _of_call(self, caller: str, call: str) -> list[Memory]:
+        """What was kept of a call of late, the last first."""
+        return [memory for memory in self._store.page(caller, RECENT) if memory.source_call == call]
+
     def _near(self, caller: str, wanted: Sequence[str]) -> list[Memory]:
         return self._store.get(id for id, _ in self._store.search(caller, wanted, NEAR))
 
@@ -78,8 +87,8 @@ class Scribe:
         self._store.add([(memory, self._embedder.embed([memory.text])[0])], links)
         return memory
 
-    def _known(self, noted: Noted, known: Sequence[Memory]) -> bool:
-        """Whether one of these says the same already."""
+    def _known(self, noted: Noted, known: Sequence[Memory], enough: int = ENOUGH) -> bool:
+        """Whether one of these says the same already. With `enough` words it may be a part of one."""
         told = content_words(noted.text)
         alike = []
         for old in known:
@@ -92,7 +101,7 @@ class Scribe:
                 continue
             if not same_thing and _placed(noted) != _placed(old):  # "on the shed" and "in the shed"
                 continue
-            if (same_thing and len(added) <= MORE) or (not added and len(told) >= ENOUGH):
+            if (same_thing and len(added) <= MORE) or (not added and len(told) >= enough):
                 return True
             if _exact(noted.text) == _exact(old.text):
                 alike.append(old.text)
@@ -117,9 +126,7 @@ class Scribe:
 
     def _correct(self, caller: str, call: str, right: str, wrong: str, now: float) -> list[Memory]:
         """The last memory of this call in which the wrong word stands, told anew with the right one."""
-        for old in self._store.page(caller, RECENT):
-            if old.source_call != call:
-                continue
+        for old in self._of_call(caller, call):
             text, changed = re.subn(rf"(?i)\b{re.escape(wrong)}\b", lambda _: right, old.text)
             if not changed:  # "four four one seven" was said, and "4417" meant
                 said, bad = " ".join(words(old.text)), " ".join(words(wrong))

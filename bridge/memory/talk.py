@@ -65,6 +65,8 @@ class Talk:
         self._met = set(begin.given)  # what the model has, or was said in this call, or cannot be given
         self._asked: dict[tuple[int, ...], Thought] = {}  # reminders that the engine has not answered
         self._waiting: list[Heard] = []
+        self._unfinished: Heard | None = None  # of an engine that hears
+        self._awaited: set[int] = set()  # utterances of which the engine waits to be told what comes to mind
         self._thinking: asyncio.Task[None] | None = None
         self._judging: asyncio.Task[list[Judged]] | None = None  # of a partial: nobody waits for it once all is said
         self._listening = True
@@ -86,13 +88,16 @@ class Talk:
             self._parts.ear.hear(self._id, frame, at)
 
     def ear_says(self, event: EarEvent) -> None:
-        if isinstance(event, Heard) and self._listening:
-            self._waiting = [other for other in self._waiting if other.final]  # a newer partial is the better one
-            self._waiting.append(event)
-            if event.final and self._judging:
-                self._judging.cancel()
-            if self._thinking is None or self._thinking.done():
-                self._thinking = asyncio.create_task(self._think())
+        if isinstance(event, Heard):
+            self._take(event)
+
+    def engine_heard(self, told: wire.Heard) -> None:
+        """The caller's words, of an engine that hears; when they are final it is told what comes to mind, once."""
+        heard = Heard(told.id, told.text, (), told.start, told.end, told.final)
+        self._unfinished = None if told.final else heard
+        if told.final:
+            self._awaited.add(told.id)
+        self._take(heard)
 
     def agent_said(self, text: str) -> None:
         if self._listening:
@@ -115,8 +120,12 @@ class Talk:
     def hush(self) -> None:
         """Nothing more of this call is kept, or comes to mind."""
         self._listening = False
+        self._unfinished = None
         for what in (self._waiting, self._turns, self._asked):
             what.clear()
+        for turn in self._awaited:
+            self._tell(wire.nothing(turn))
+        self._awaited.clear()
 
     async def forget(self) -> None:
         """Everything about the caller, as soon as the store can be had."""
@@ -143,6 +152,8 @@ class Talk:
             await asyncio.sleep(LAST)
         if ear:
             ear.close(self._id)
+        if self._unfinished:
+            self._take(self._unfinished._replace(final=True))
         if self._thinking:
             await self._thinking
         for ids, thought in list(self._asked.items()):  # those that the engine never answered
@@ -158,19 +169,46 @@ class Talk:
         name = names[-1].entities.value if names else ""
         return wire.Known(name, known([fact.text for fact in facts]), tuple(fact.id for fact in facts))
 
+    def _take(self, heard: Heard) -> None:
+        if not self._listening:
+            self._answer(heard)
+            return
+        self._waiting = [other for other in self._waiting if other.final]  # a newer partial is the better one
+        self._waiting.append(heard)
+        if heard.final and self._judging:
+            self._judging.cancel()
+        if self._thinking is None or self._thinking.done():
+            self._thinking = asyncio.create_task(self._think())
+
     async def _think(self) -> None:
         while self._waiting:
             heard = self._waiting.pop(0)
-            try:
-                await self._consider(heard)
-                if heard.final and self._listening:
-                    self._turns.append(("caller", heard.text))
-                    await self._note(heard.text)
-            except Exception as error:
-                tell_fault(error)
+            for work in (self._consider, self._note):
+                try:
+                    await work(heard)
+                except Exception as error:
+                    tell_fault(error)
 
-    async def _note(self, text: str) -> None:
-        await self._write(lambda desk: desk.scribe.write(self.caller, self._call, text, time.time()))
+    async def _note(self, heard: Heard) -> None:
+        """Keep what was said, once it is thought of."""
+        if not heard.final:
+            return
+        self._answer(heard)
+        if self._listening:
+            self._turns.append(("caller", heard.text))
+            await self._write(lambda desk: desk.scribe.write(self.caller, self._call, heard.text, time.time()))
+
+    def _turn(self, heard: Heard) -> int | None:
+        """The turn for which the engine waits, and which is answered by what it is told now; None if it does not."""
+        if not heard.final or heard.id not in self._awaited:
+            return None
+        self._awaited.discard(heard.id)
+        return heard.id
+
+    def _answer(self, heard: Heard) -> None:
+        """Unless it was told more: nothing comes to mind of these words."""
+        if (turn := self._turn(heard)) is not None:
+            self._tell(wire.nothing(turn))
 
     async def _consider(self, heard: Heard) -> None:
         """Look for what the caller's words call to mind, and remind the model of it."""
@@ -183,7 +221,8 @@ class Talk:
         moment = Moment(heard.text, heard.final, tuple(self._turns), met, now)
         candidates = await parts.desk.do(lambda desk: desk.recall.candidates(self.caller, moment))
         milliseconds["recall"] = 1000 * (time.monotonic() - began)
-        if not candidates:
+        all_is_said = not heard.final and any(other.final for other in self._waiting)
+        if not candidates or all_is_said:
             return
         began = time.monotonic()
         judged = await self._judge(moment, candidates)
@@ -204,8 +243,9 @@ class Talk:
             judged=tuple(replace(one, injected=one.memory.id in ids) for one in judged),
         )
         if chosen and (heard.final or parts.injection != "spoken"):  # nobody is spoken to while he speaks
-            self._remind([one.memory for one in chosen], thought)
+            self._remind([one.memory for one in chosen], thought, self._turn(heard))
         elif heard.final:
+            self._answer(heard)
             await self._log(thought)
 
     async def _judge(self, moment: Moment, candidates: Sequence[Candidate]) -> list[Judged] | None:
@@ -219,10 +259,10 @@ class Talk:
             judging.cancel()
             self._judging = None
 
-    def _remind(self, memories: Sequence[Memory], thought: Thought) -> None:
+    def _remind(self, memories: Sequence[Memory], thought: Thought, turn: int | None) -> None:
         ids, facts = tuple(memory.id for memory in memories), tuple(memory.text for memory in memories)
         self._asked[ids] = thought
-        self._tell(wire.Remind(reminder(facts, self._parts.injection), ids, facts))
+        self._tell(wire.Remind(reminder(facts, self._parts.injection), ids, facts, turn))
 
     async def _write(self, work: Callable[[Desk], Sequence[Memory]]) -> None:
         written = await self._parts.desk.do(work, writes=True)

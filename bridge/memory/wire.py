@@ -1,6 +1,7 @@
 """What goes between the daemon and the mind, in the packets of engines/wire.py.
 
-A caller's sound goes as `Kind.FRAME`: 16-bit samples at the line's rate. Everything else is JSON.
+A caller's sound goes as `Kind.FRAME`: 16-bit samples at the line's rate; or, where the engine hears, the words that it
+heard go in place of it. Everything else is JSON.
 """
 
 from __future__ import annotations
@@ -69,6 +70,16 @@ class Begin(Tell, frozen=True, tag="begin"):
     """Memories that the model has already, when the mind is new and the call is not."""
 
 
+class Heard(Tell, frozen=True, tag="heard"):
+    """An utterance of the caller so far, by an engine that hears. Each final one is answered by one `Remind`."""
+
+    id: int
+    text: str
+    start: int
+    end: int
+    final: bool
+
+
 class Said(Tell, frozen=True, tag="said"):
     """What the agent said, in its own words."""
 
@@ -128,6 +139,13 @@ class Remind(Event, frozen=True, tag="remind"):
     memories: tuple[int, ...]
     facts: tuple[str, ...]
     """The memories themselves, as a client is shown them."""
+    turn: int | None = None
+    """The id of what it answers, a `Heard` that was final: then it may be empty. None when nobody waits for it."""
+
+
+def nothing(turn: int) -> Remind:
+    """That nothing came to mind."""
+    return Remind("", (), (), turn)
 
 
 class Forgotten(Event, frozen=True, tag="forgotten"):
@@ -151,7 +169,7 @@ class Done(Event, frozen=True, tag="done"):
     """Nothing is under way any more. Of no call."""
 
 
-AnyTell: TypeAlias = Begin | Said | Took | Anew | Keep | Forget | End | Quit
+AnyTell: TypeAlias = Begin | Heard | Said | Took | Anew | Keep | Forget | End | Quit
 AnyEvent: TypeAlias = Known | Remind | Forgotten | State | Done
 
 decode_tell: msgspec.json.Decoder[AnyTell] = msgspec.json.Decoder(AnyTell)
