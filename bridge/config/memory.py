@@ -80,7 +80,8 @@ class Memory(Section):
     )
     ear: Literal["moonshine", "kyutai", "off"] = Field(
         default="moonshine",
-        description="What transcribes callers: moonshine, kyutai (wants a GPU), or off.",
+        description="What transcribes callers: moonshine, kyutai (wants a GPU), or off. The cascade has an ear of its"
+        " own.",
     )
     ear_model: str = Field(
         default="kyutai/stt-1b-en_fr",
@@ -98,7 +99,8 @@ class Memory(Section):
     )
     injection: Literal["silent", "add_to_input", "spoken"] = Field(
         default="silent",
-        description="How the model is reminded: silent (it reads), add_to_input (it senses) or spoken (it says it).",
+        description="How the model is reminded: silent (it reads), add_to_input (it senses) or spoken (it says it). The"
+        " cascade reads.",
     )
     share: float = Field(
         default=0.1,
