@@ -232,6 +232,21 @@ def test_an_answer_that_nobody_has_heard_yet_makes_way_for_the_rest_of_the_sente
     assert "4 4 1 7" in said_by("agent", news)[0]
 
 
+def test_an_answer_that_nobody_has_heard_has_changed_nothing(met: Call) -> None:
+    for thing in ("gate code is 4417", "locker number is 88"):
+        met.say(f"Remember that my {thing}.")
+        met.listen()
+    met.mouth.open.clear()
+    met.say("Forget that.")
+    met.texts.put("Forget that, please.")
+    news = met.hear(vowels(0.5)) + met.hear(silence(3), lambda events: any(final(each, "caller") for each in events))
+    met.mouth.open.set()
+    met.core.inject(SLOT, 79, "", "silent", next(each.id for each in of(Words, news) if each.final))
+    met.listen()
+    met.say("What is my gate code?")
+    assert "4 4 1 7" in said_by("agent", met.listen())[0]
+
+
 @pytest.mark.parametrize("text", ["Mm-hmm.", "Uh-huh", "You", "", "Hmm."])
 def test_a_hum_does_not_take_the_floor(met: Call, text: str) -> None:
     met.say("What are you?")

@@ -8,7 +8,7 @@ from itertools import pairwise
 from time import process_time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from voice_bridge.engines.mouths.sentences import AHEAD, FIRST_WORDS, HARD, LONG, PATIENCE
@@ -34,14 +34,12 @@ NUMBERS = {
     "007": "zero zero seven",
     "4417": "four four one seven",
     "4 4 1 7": "four four one seven",
-    "4-4-1-7": "four, four, one, seven",
+    "4-4-1-7": "four four one seven",
     "Your PIN is 0042.": "Your PIN is zero zero four two.",
     "account 12345678": "account one two three four, five six seven eight",
     "card 4111 1111 1111 1111": "card four one one one, one one one one, one one one one, one one one one",
     "123-45-6789": "one two three, four five, six seven eight nine",
-    "12345678901234567": (
-        "one two three four, five six seven eight, nine zero one two, three four five six, seven"
-    ),
+    "12345678901234567": ("one two three four, five six seven eight, nine zero one two, three four five six, seven"),
     "1st, 22nd, 103rd": "first, twenty-second, one hundred third",
     "the 12th and the 40th": "the twelfth and the fortieth",
     "1,000th": "one thousandth",
@@ -52,7 +50,7 @@ NUMBERS = {
     "½ cup": "one half cup",
     "1½": "one and a half",
     "7/3": "seven over three",
-    "5/5 stars": "five out of five stars",
+    "5/5 stars, 4.5/5": "five out of five stars, four point five out of five",
     "5%": "five percent",
     "99.9 %": "ninety-nine point nine percent",
     "5-7 days": "five to seven days",
@@ -110,7 +108,7 @@ DATES = {
     "Nov 2026": "November twenty twenty-six",
     "Mon, Nov 28": "Monday, November twenty-eighth",
     "Mon\u2013Fri": "Monday to Friday",
-    "13/13/2026": "thirteen out of thirteen out of two zero two six",
+    "13/13/2026": "thirteen slash thirteen slash two zero two six",
 }
 
 TIMES = {
@@ -223,8 +221,8 @@ WORDS = {
     "it is fine (I think)": "it is fine, I think",
     "fine\u2014really": "fine, really",
     "one -- two \u2013 three": "one, two, three",
-    "“Yes,” she said, ‘no’": "Yes, she said, no",
-    "it’s the dogs' rock 'n' roll": "it's the dogs rock n roll",
+    "“Yes,” she said, \u2018no\u2019": "Yes, she said, no",
+    "it\u2019s the dogs' rock 'n' roll": "it's the dogs rock n roll",
     "Well... I see": "Well. I see",
     "well… maybe": "well, maybe",
     "What?! No!!!": "What? No!",
@@ -265,7 +263,7 @@ MARKUP = {
     "[\u200b[x]\u200b]": "x",
     "$E=mc^2$": "E equals mc squared",
     r"\(\frac{a}{b}\) and $\sqrt{x} \times y^{3}$": "a over b and the square root of x times y cubed",
-    "$2x+3$": "two times plus three",
+    "$2x+3$": "two x plus three",
     r"5\*": "five",
     "": "",
     " \n\t": "",
@@ -274,3 +272,238 @@ MARKUP = {
     "?!": "",
     "[](x)": "",
 }
+
+
+def pairs(*tables: dict[str, str]) -> list[tuple[str, str]]:
+    return [pair for table in tables for pair in table.items()]
+
+
+@pytest.mark.parametrize(("written", "said"), pairs(NUMBERS, DATES, TIMES, AMOUNTS))
+def test_figures_are_said_as_one_reads_them(written: str, said: str) -> None:
+    assert speakable(written) == said
+
+
+@pytest.mark.parametrize(("written", "said"), pairs(ADDRESSES, WORDS))
+def test_addresses_abbreviations_and_signs_are_said_as_one_reads_them(written: str, said: str) -> None:
+    assert speakable(written) == said
+
+
+@pytest.mark.parametrize(("written", "said"), pairs(MARKUP))
+def test_markup_is_heard_as_pauses_or_not_at_all(written: str, said: str) -> None:
+    assert speakable(written) == said
+
+
+def test_an_answer_for_the_eye_is_one_for_the_ear() -> None:
+    written = (
+        "Sure! Here's what I found:\n\n1. **Main office**: open Mon\u2013Fri, 9:00 AM \u2013 5:30 PM\n"
+        "2. **Weekend desk**: call [us](tel:5550100) at (800) 555-0199\n\nAnything else? 😊"
+    )
+    assert speakable(written) == (
+        "Sure! Here's what I found: one: Main office: open Monday to Friday, nine AM to five thirty PM."
+        " two: Weekend desk: call us at eight zero zero, five five five, zero one nine nine. Anything else?"
+    )
+
+
+FRAGMENTS = [
+    *"$€%-—_`[]()<>=+&.,!?…:;'\"/@|\\^~x½²é😀",
+    "--",
+    "**",
+    "](x)",
+    "<b>",
+    "&amp;",
+    "...",
+    "[[",
+    "]]",
+    "# ",
+    "1. ",
+]
+FRAGMENTS += [
+    "Dr.",
+    "St.",
+    "St",
+    "Dr",
+    "Main",
+    "Smith",
+    "J.",
+    "R.",
+    "A.",
+    "b.",
+    "I",
+    "word",
+    "No.",
+    "Mr",
+    "Mrs.",
+    "vs.",
+]
+FRAGMENTS += [
+    "7",
+    "12",
+    "1984",
+    "3.5",
+    "1,250",
+    "28",
+    "2026",
+    ":30",
+    "pm",
+    "a.m.",
+    "km",
+    "°C",
+    "Nov.",
+    "in",
+    "w/",
+    "'s",
+]
+FRAGMENTS += ["etc.", "e.g.", "U.S.", "www.", "example.com", "http://"]
+WRITTEN = st.lists(st.sampled_from([*FRAGMENTS, *[" "] * 20, "\n", "\n\n", "\n- ", "\u200b", "\u0301"]), max_size=12)
+TEXTS = st.one_of(WRITTEN.map("".join), st.text(max_size=20))
+
+
+@given(TEXTS)
+@example("Dr.Dr.etc.")
+@example("[\u200b[x]]")
+def test_whatever_is_written_becomes_words_that_stay_as_they_are(written: str) -> None:
+    said = speakable(written)
+    assert SAYABLE.fullmatch(said)
+    assert said == said.strip()
+    assert not said or any(map(str.isalpha, said))
+    assert speakable(said) == said
+
+
+HOSTILE = ["_", "a_", "a'", "a-", "[](", "<a ", "$=", "1,111", "1.", ". ", "<!--", "Dr. ", " ", "\n- ", "a@", "A.B."]
+
+
+def seconds(piece: str, length: int) -> float:
+    text = "a" + (piece * length)[:length] + "X"
+    began = process_time()
+    speakable(text)
+    return process_time() - began
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_a_hostile_text_takes_time_in_proportion_to_its_length(piece: str) -> None:
+    # in proportion to the square of it, it would be a hundred times
+    assert seconds(piece, 30_000) < 40 * seconds(piece, 3_000) + 0.1
+
+
+@pytest.mark.parametrize("piece", ["((((", "1", "*", "."])
+def test_a_hundred_thousand_characters_of_nothing_are_no_harm(piece: str) -> None:
+    assert seconds(piece, 100_000) < 10
+
+
+def cut(pieces: Iterable[str]) -> list[str]:
+    sentences = Sentences()
+    cut = [sentence for piece in pieces for sentence in sentences.push(piece)]
+    return cut + sentences.rest()
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["Okay.", "I'll look that up for you.", "It won't take long!"],
+        ["Dr. Smith lives at No. 5 Main St. with J. R. Jones.", "He is at home until 5 p.m. today."],
+        ["Yes.", "It's 3.14, as of v1.2 on example.com, e.g. in the U.S. market.", "Is that right?"],
+        ["We open at 9 a.m. and close at 5 p.m.", "Then we go home."],
+        ['He asked, "Is it open?" and left.', '"Yes." said nobody.', "So (I think.) it is."],
+        ["I see... perhaps later…", "Or perhaps now?!", "Whatever you say."],
+        [
+            "# Title",
+            "The text goes\non here.",
+            "- the first item",
+            "- the second item",
+            "1. Open it first.",
+            "2. Close it.",
+        ],
+        ["A paragraph", "and another one", "and the last"],
+        ["1. Open it first.", "2. Close it."],
+        ["**Bold words.**", "_Then others follow._"],
+        ["The answer is B.", "Do take vitamin C.", "The rest is clear."],
+        ["Tea, coffee, etc. are served.", "Cake, pie, etc.", "That is all there is."],
+    ],
+)
+def test_a_text_is_cut_where_its_sentences_end(sentences: list[str]) -> None:
+    joint = "\n\n" if sentences[0] in ("# Title", "A paragraph") else " "
+    assert cut([joint.join(sentences)]) == sentences
+
+
+def test_a_sentence_is_given_when_the_white_space_behind_it_comes() -> None:
+    sentences = Sentences()
+    assert [sentences.push(piece) for piece in ("It", "'s 3", ".", "5 now", ".", " ", "Yes")] == [
+        *[[]] * 5,
+        ["It's 3.5 now."],
+        [],
+    ]
+    assert sentences.rest() == ["Yes"]
+    assert sentences.rest() == []
+
+
+def test_a_very_short_sentence_is_said_at_once_or_with_the_next() -> None:
+    assert cut(["Okay. No. I mean yes, that is right. Bye."]) == ["Okay.", "No. I mean yes, that is right.", "Bye."]
+
+
+def test_the_first_piece_ends_at_a_comma_if_the_sentence_goes_on() -> None:
+    first = "Sure, I can help you,"
+    assert len(first.split()) > FIRST_WORDS
+    sentences = Sentences()
+    assert sentences.push(first + " ") == []
+    assert sentences.push("x" * PATIENCE) == [first]
+    later = " and this one, which is a later one, goes on, and on, and on, to its end."
+    assert sentences.push(later + " ") == ["x" * PATIENCE + later]
+
+
+def test_the_first_piece_is_the_whole_sentence_if_that_is_soon_over() -> None:
+    assert cut(["Sure, I can help you, my friend. And then?"])[0] == "Sure, I can help you, my friend."
+    assert cut(["No, wait until I have found out what it is that you want."]) == [
+        "No, wait until I have found out what it is that you want."
+    ]
+    assert cut(["It was on May 5, 1961, in the evening of a day in spring."])[0] == "It was on May 5, 1961,"
+
+
+def test_a_very_long_sentence_is_cut_at_its_last_comma_or_before_its_last_conjunction() -> None:
+    words = "word " * 25
+    with_comma = f"Yes. {words.strip()}, {words}and {words}end."
+    assert cut([with_comma])[1] == f"{words.strip()},"
+    with_link = f"Yes. {words}and {words}end of it."
+    assert cut([with_link])[1:] == [words.strip(), f"and {words}end of it."]
+    assert all(len(piece) <= LONG for piece in cut([with_comma]))
+
+
+def test_what_has_no_end_is_cut_between_words_or_else_anywhere() -> None:
+    words = "another " * 100
+    pieces = cut([words])
+    assert HARD - len("another ") < len(pieces[0]) <= HARD
+    assert " ".join(pieces) == words.strip()
+    assert cut(["x" * 1000]) == ["x" * HARD] * 3 + ["x" * 100]
+
+
+def test_what_has_no_words_waits_for_some() -> None:
+    assert cut(["---\n\n```\nHello there.\n"])[0] == "---\n\n```\nHello there."
+    assert cut(["***"]) == ["***"]
+    assert cut([" \n "]) == []
+
+
+STREAMS = st.lists(
+    st.sampled_from(
+        [*FRAGMENTS, *[" "] * 20, "\n", "\n\n", "hello there ", "and so, then ", "long " * 20, "x" * 90, " " * AHEAD]
+    ),
+    max_size=40,
+).map("".join)
+
+
+@given(STREAMS, st.lists(st.floats(0, 1), max_size=8))
+def test_no_way_of_writing_a_text_loses_doubles_or_moves_any_of_it(text: str, places: list[float]) -> None:
+    borders = sorted({0, len(text), *(int(place * len(text)) for place in places)})
+    whole = cut([text])
+    assert cut(text[start:end] for start, end in pairwise(borders)) == whole
+    assert cut(text) == whole
+    assert "".join("".join(whole).split()) == "".join(text.split())
+    assert all(piece == piece.strip() and 0 < len(piece) <= HARD + AHEAD for piece in whole)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["yes", "well,", "Dr.", "no.", "so?", "and", "it's", "\n", "- x", "long" * 8]), max_size=150
+    )
+)
+def test_words_are_never_cut(words: list[str]) -> None:
+    text = " ".join(words)
+    assert " ".join(" ".join(cut([text])).split()) == " ".join(text.split())

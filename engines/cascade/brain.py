@@ -71,6 +71,8 @@ class Thoughts:
         self._turn = 0
         self._recalled = asyncio.Event()  # memory has answered for that turn
         self._tasks: dict[Speech, asyncio.Task[None]] = {}
+        self._latest: Speech | None = None
+        self._notes: list[str] = []  # as they were before that answer
 
     def speak(self, speech: Speech, text: str) -> None:
         """Say this as it is."""
@@ -93,6 +95,7 @@ class Thoughts:
         if turn != self._turn:
             self._turn = turn
             self._recalled.clear()
+        self._latest, self._notes = speech, list(self._talk.notes)
         self._begin(speech, self._answer(speech))
 
     def recall(self, context: str, turn: int | None) -> None:
@@ -109,10 +112,12 @@ class Thoughts:
         if text:
             self._talk.lines.append(Line("agent", text, cut))
 
-    def drop(self, speech: Speech) -> None:
-        """Nobody waits for it any more."""
+    def drop(self, speech: Speech, unheard: bool) -> None:
+        """Nobody waits for it any more; what was `unheard` has changed nothing."""
         if task := self._tasks.get(speech):
             task.cancel()
+        if unheard and speech is self._latest:
+            self._talk.notes[:] = self._notes
 
     def forget(self) -> None:
         self._talk.facts.clear()

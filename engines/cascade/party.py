@@ -109,11 +109,12 @@ class Party:
 
     def _give_up(self, speech: Speech) -> None:
         heard = self._floor.give_up(speech, self._now)
-        self._brain.do(self._thoughts.drop, speech)
+        counts = speech.began is not None and (speech.id is not None or heard >= BRIEF)
+        self._brain.do(self._thoughts.drop, speech, not counts)
         if speech.began is not None:
             self.events += Flush(), self._words(speech, speech.heard(heard), final=True)
-            if speech.id is not None or heard >= BRIEF:
-                self._brain.do(self._thoughts.said, speech.heard(heard), True)
+        if counts:
+            self._brain.do(self._thoughts.said, speech.heard(heard), True)
         if speech.id is not None:
             del self._said[speech.id]
             self.events.append(Cut(speech.id))

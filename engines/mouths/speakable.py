@@ -187,7 +187,9 @@ YEAR = r"(?:1\d|20)\d\d"
 
 
 def _phone(m: re.Match[str]) -> str:
-    return ("plus " if m[0][0] == "+" else "") + ", ".join(map(digits, re.findall(r"\d+", m[0])))
+    groups = re.findall(r"\d+", m[0])
+    pause = " " if max(map(len, groups)) == 1 else ", "
+    return ("plus " if m[0][0] == "+" else "") + pause.join(map(digits, groups))
 
 
 def _version(m: re.Match[str]) -> str:
@@ -313,9 +315,10 @@ NUMBERS = _rules(
     (r"(?<![\w.,])(\d{1,3}(?:,\d{3}){1,5}+|\d{1,15})(?i:st|nd|rd|th)\b", lambda m: figures.ordinal(m[1])),
     (r"(?<![\w/.,])(?:(\d{1,3}) )?(\d{1,4})/(\d{1,4})(?![\w/]|[.,]\d)", figures.fraction),
     (r"(?<=\d)(?<!\b0) ?[xX] ?(?=\d)", " by "),
-    (r"(?<=\d)x\b", " times"),
+    (r"(?<=\d)x(?= [a-z]|[.,;:!?]? ?$)", " times"),
     (r"(?<=\d):(?=\d)", " to "),
-    (r"(?<=\d)/(?=\d)", " out of "),
+    (r"(?<![\w.])(\d{1,9}\.\d{1,9})/(?=\d)", r"\1 out of "),
+    (r"(?<=\d)/(?=\d)", " slash "),
     (r"(?<!\S)~ ?(?=\d)", "about "),
     (r"(?<=[^\W\d_])-?(?=\d)|(?<=\d)(?!-[a-z])-?(?=[^\W\d_])", " "),
     (r"(?<![\w.])(\d)'(\d{1,2})\"?(?!\w)", r"\1 foot \2"),
