@@ -19,6 +19,9 @@ DONE = (
     "Where are you from?",
     "Can you hear me?",
     "Hello, can you hear me?",
+    "Can you hear me well?",
+    "How long does it usually take?",
+    "What would you like to know?",
     "Yes.",
     "No",
     "Hello.",
@@ -47,6 +50,8 @@ OPEN = (
     "I would like a table for",
     "It is on Monday and",
     "Um",
+    "So",
+    "Okay, well",
     "I need to go to the...",
     "",
 )
@@ -58,6 +63,8 @@ MAYBE = (
     "Remember that my gate code is 4417.",
     "No, not the blue one.",
     "It costs twenty five.",
+    "We are going to Portugal in May.",
+    "I feel well.",
 )
 
 
@@ -109,7 +116,7 @@ def test_a_finished_sentence_is_answered_at_once_an_unfinished_one_is_given_time
 def test_the_agent_is_not_heard_before_pauses_within_a_sentence_are_over() -> None:
     turns = Turns()
     turns.heard(heard("I live in Bristol.", 0, 1000))
-    assert over_after(turns, 1000)[1].sound >= ms(1000 + 750)
+    assert over_after(turns, 1000)[1].sound >= ms(1000 + 700)
 
 
 def test_utterances_before_the_turn_is_over_are_one_turn() -> None:

@@ -655,6 +655,9 @@ def test_the_callers_words_are_turned(caller: str, agent: str) -> None:
         ("I have one dog", "I have one dog"),
         ("double", "double"),
         ("", ""),
+        ("Remember that my gate Prothus for 417.", "Remember that my gate Prothus 4417."),
+        ("I sold the car for 900", "I sold the car for 900"),
+        ("my room is next to 512", "my room is next to 512"),
     ],
 )
 def test_spoken_digits_become_one_number_where_they_are_one(said: str, written: str) -> None:

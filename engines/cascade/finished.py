@@ -30,14 +30,17 @@ and or but so because if when while although though unless until since as than w
 of to for with from at by in on into onto about under over between during without within against through towards
 is are was were am be been being isn't aren't wasn't has had having does did will would can could shall should
 may might must i'm i've i'd i'll you're we're we've we'd we'll they're it's that's there's what's where's who's let's
-very really quite too rather just only also even still almost nearly
+very really quite rather almost nearly
 i we they he she
-um uh er erm hmm well like maybe perhaps please mean called named
+um uh er erm hmm mean called named
 mr mrs ms dr mister doctor
 """)
+# Words with which one only begins.
+_OPENERS = _words("well so now okay like maybe perhaps please just also even still actually look listen my the and but")
+_OPENING = 2  # words that are no more than a beginning, if one of those ends them
 # Words of the above with which a question may end all the same: "what is it for", "where are you from", "who am I".
 _ENDS_QUESTION = _words(
-    "is are was were am for from about with to at in on like called named i we they he she mean please"
+    "is are was were am for from about with to at in on like called named i we they he she mean"
 )
 # Verbs that want an object, when nothing stands behind them: "I would like to book", "can you tell me".
 _WANTS = re.compile(
@@ -63,6 +66,7 @@ _QUESTION = re.compile(
     r"|(?:can|could|would|will|do|does|did|are|is|have|has|may|should)"
     r" (?:you|i|it|he|she|we|they|there|that|this|my|the))\b"
 )
+_ASKED = re.compile(r"\b(?:what|where|when|who|whose|which|how|why)\b")  # which stands for what a verb wants
 _VERB = re.compile(
     r"\b(?:is|are|was|were|am|do|does|did|can|could|will|would|has|have|had|should|(?:what|where|who|when|how)'s)\b"
 )
@@ -87,9 +91,12 @@ def finish(text: str) -> Finish:
         return Finish.DONE
     clause = re.findall(r"[a-z0-9']+", re.split(r"[.?!,;]\s", text.rstrip(" .?!"))[-1])
     asks = _QUESTION.search(" ".join(clause))
-    if last in _OPEN and not (asks and last in _ENDS_QUESTION and len(clause) > _SAYS):
+    if last in _OPENERS and len(words) <= _OPENING:
         return Finish.OPEN
-    if re.search(rf"(?:^|\s){_WANTS.pattern}$", said):
+    whole = asks is not None and len(clause) > _SAYS
+    if last in _OPEN and not (whole and last in _ENDS_QUESTION) and not said.endswith("in may"):
+        return Finish.OPEN
+    if re.search(rf"(?:^|\s){_WANTS.pattern}$", said) and not (whole and _ASKED.search(said)):
         return Finish.OPEN
     if digits := _digits_at_end(words):
         return Finish.MAYBE if digits >= _GROUPS or not _NUMBER.search(said) else Finish.OPEN

@@ -31,7 +31,7 @@ ROW = 3  # single digits that make one number without anybody saying that it is 
 
 CODE = re.compile(
     r"(?i)\b(?:code|pin|numbers?|password|passcode|phone|telephone|mobile|account|extension|combination|postcode|zip"
-    r"|reference|registration|plate|iban|room)\b"
+    r"|reference|registration|plate|iban|room|gate|locker|lock|safe|alarm)\b"
 )
 """What is told digit by digit."""
 _LETTERED = re.compile(r"(?<![\w.,:£$€'])([A-Za-z]{0,3})(\d+)([A-Za-z]{0,2})(?![\w:%]|[.,]\d)")
@@ -86,6 +86,8 @@ def _digit_near(words: Sequence[str], at: int, here: int) -> bool:
     """Whether a word that sounds like a digit stands where one would: before a digit, or at the end after two."""
     follows = [_bare(word) for word in words[here + 1 : here + 3]]
     if follows:
+        if _bare(words[here]) == "for" and len(follows) == 1 and follows[0].isdecimal() and len(follows[0]) >= IN_CODE:
+            return True  # "for 417" at the very end
         before = at < here or _bare(words[here - 1]) in ("is", "number", "was", "be") if here else False
         return before and (_digital(follows[0]) or (follows[0] in ALIKE and _digital(follows[-1])))
     return here - at >= 2
