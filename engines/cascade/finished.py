@@ -39,9 +39,7 @@ mr mrs ms dr mister doctor
 _OPENERS = _words("well so now okay like maybe perhaps please just also even still actually look listen my the and but")
 _OPENING = 2  # words that are no more than a beginning, if one of those ends them
 # Words of the above with which a question may end all the same: "what is it for", "where are you from", "who am I".
-_ENDS_QUESTION = _words(
-    "is are was were am for from about with to at in on like called named i we they he she mean"
-)
+_ENDS_QUESTION = _words("is are was were am for from about with to at in on like called named i we they he she mean")
 # Verbs that want an object, when nothing stands behind them: "I would like to book", "can you tell me".
 _WANTS = re.compile(
     r"(?:book|make|get|have|want|need|tell|give|send|bring|buy|change|cancel|know|say|ask|call it|remember|take|put"

@@ -20,7 +20,7 @@ from .speech import Speech
 
 DUCKED = 0.1  # of full level, -20 dB: out of the caller's way, and still there when it was nothing
 FADE = RATE // 200  # samples, 5 ms, in which the level changes: faster would click
-SPEECH = round(0.35 * RATE)  # of a voice that is real speech; most coughs are shorter
+SPEECH = round(0.3 * RATE)  # of a voice, and half a frame until it is seen, that is real speech; coughs are shorter
 VOICED = round(0.16 * RATE)  # of that, like a voice: a fit of coughing is long, and mostly noise
 CALM = round(0.24 * RATE)  # without a voice after which a ducked agent is loud again
 LAG = FRAME + round(0.1 * RATE)  # from a frame's coming to its answer's being heard, until the line tells
@@ -73,13 +73,13 @@ class Floor:
         if self._level != 1.0 and voice.talking and voice.end - since >= SPEECH and voice.voiced >= VOICED:
             self.silenced = True
             return self._back(speech, now)
-        if now - self._stirred_at >= CALM:
+        if now - max(self._stirred_at, voice.voiced_to) >= CALM:
             self._level = 1.0
         return []
 
     def is_free(self, voice: Voice, now: int) -> bool:
         """Whether the caller leaves the floor to the agent."""
-        return not voice.stirring and (not voice.talking or now - voice.end >= EARLY)
+        return not voice.stirring and now - voice.voiced_to >= FRAME and (not voice.talking or now - voice.end >= EARLY)
 
     def resume(self) -> None:
         """It was no speech: go on with the sentence that was broken off."""

@@ -11,7 +11,7 @@ voice besides: periodic, which noise is not, and unlike the pieces shortly befor
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import webrtcvad
@@ -51,16 +51,26 @@ PERIODIC = 0.5  # share of the energy that repeats; voices reach 0.6 to 1, white
 APART = (3, 5)  # pieces, 60 and 100 ms, over which spectra are compared: where two tones that beat are alike again
 PAST = max(APART)
 
-# The first sign of a voice is one piece that is like one: as loud as the sound without a voice before it, which a
-# cough's end is not, and not fading, which a slammed door is. Or a hiss, an "s" that begins a word.
-BEFORE_SIGN = 9  # pieces, 180 ms, of which the former are looked at
-FADING = (5, 1.0)  # a piece is so many dB below the loudest of the last five
-HISS = (4, 3)  # three of the last four pieces
-HISS_LOUDEST = -30.0  # dB: "s" is softer than vowels, bursts of noise are mostly not
-HISS_FROM = 2000  # Hz, above which most of its energy is
-HISS_SHARE = 0.85
-_HIGH = HISS_FROM * SPECTRUM * RATIO // RATE
 STEADY = 0.99  # cosine of their amplitudes; tones have 0.998, sustained vowels 0.98 at most
+
+# The first sign of a voice, in one piece: by what tells the beginnings of words, hisses among them, from coughs, clicks
+# and bursts of noise. Weights by logistic regression on made sounds of both sorts, through a telephone.
+HIGH = 2000  # Hz
+BAND = slice(8, 220)  # of the spectrum, 125 to 3440 Hz: what a telephone passes
+LATELY = 5  # pieces
+SIGN_WEIGHTS = {
+    "level": -0.052,  # dB above -35
+    "sound before last": 1.47,  # whether there was sound two pieces ago
+    "high before": 1.95,  # share of the last piece's energy above 2 kHz
+    "flat": -14.9,  # flatness of the spectrum: noise is flat
+    "log flat": 1.16,  # its logarithm
+    "periodic": 6.71,  # how periodic this piece and the last are, multiplied
+    "lately": -6.9,  # share of the last five pieces with sound: it is about beginnings
+}
+SIGN_EVEN = -6.5  # the sum from which it is one
+_WEIGHTS = np.array(list(SIGN_WEIGHTS.values()), np.float32)
+_HIGH = HIGH * SPECTRUM * RATIO // RATE
+_LOW = 150 * SPECTRUM * RATIO // RATE  # below it is hum
 
 _TAPER = np.hanning(2 * SHORT).astype(np.float32)
 _FADE = np.fft.irfft(np.abs(np.fft.rfft(_TAPER, SPECTRUM)) ** 2, SPECTRUM)
@@ -91,7 +101,7 @@ class _Piece(NamedTuple):
     level: float
     sound: bool
     voice: bool
-    hiss: bool = False
+    sign: bool = False
 
 
 class Voice:
@@ -113,8 +123,11 @@ class Voice:
         self._next: int | None = None
         self._recent: deque[_Piece] = deque(maxlen=WINDOW + LOOK_BACK)
         self._pieces: list[_Piece] = []
-        self._lately: deque[_Piece] = deque(maxlen=BEFORE_SIGN)
-        self._sign_at: int | None = None  # the last piece with a sign of a voice
+        self.voiced_to = 0
+        """The sample after the last that was like a voice, in an utterance or not."""
+        self._sounds = [False] * (LATELY - 1)  # whether the last pieces were sound
+        self._looked = np.zeros((2, 1), np.float32)  # of the last piece: how periodic, how high
+        self._sign_at: int | None = None  # the last piece with a first sign of a voice
         self._voice_at = 0  # the end of the last piece that was like a voice
         self._paused = False
 
@@ -132,19 +145,20 @@ class Voice:
         levels = (10 * np.log10(power / FULL_SCALE**2 + 1e-10)).tolist()
         sounds = [self._is_sound(block, level) for block, level in zip(blocks, levels, strict=True)]
         if any(sounds):
-            voices, hisses = self._like_voice(np.concatenate((self._past, pcm)))
+            voices, signs = self._look(np.concatenate((self._past, pcm)), levels, sounds)
         else:
-            voices = hisses = _NONE
+            voices = signs = _NONE
             self._shapes[:] = 0
+            self._looked[:] = 0
+            self._sounds = [False] * (LATELY - 1)
         self._past = blocks[-1]
-        for i, (level, sound, voice, hiss) in enumerate(zip(levels, sounds, voices, hisses, strict=True)):
-            soft = level < HISS_LOUDEST
-            self._take(_Piece(at + i * PIECE, level, sound, sound and voice, sound and soft and hiss), events)
+        for i, (level, sound, voice, sign) in enumerate(zip(levels, sounds, voices, signs, strict=True)):
+            self._take(_Piece(at + i * PIECE, level, sound, sound and voice, sound and sign), events)
         return events
 
     @property
     def stirring(self) -> bool:
-        """Whether the last frame had a sign of a voice; sometimes it is a cough."""
+        """Whether the last frame had the first sign of a voice; sometimes it is a cough."""
         return self._sign_at is not None and self._next is not None and self._next - self._sign_at <= FRAME
 
     def stretches(self, start: int, end: int) -> list[tuple[int, int]]:
@@ -164,20 +178,40 @@ class Voice:
         speech: bool = self._vad.is_speech(block.tobytes(), RATE // RATIO)
         return speech and level > self._noise + ABOVE_NOISE
 
-    def _like_voice(self, pcm: NDArray[np.int16]) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
-        """For each piece after the first of `pcm` whether it is periodic and on the move, and whether it hisses."""
+    def _look(
+        self, pcm: NDArray[np.int16], levels: list[float], sounds: list[bool]
+    ) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+        """For each piece after the first of `pcm` whether it is like a voice, and whether the first sign of one."""
         windows = np.ndarray((PIECES, 2 * SHORT), pcm.dtype, pcm, strides=(SHORT * pcm.itemsize, pcm.itemsize))
         shapes = np.abs(np.fft.rfft(windows * _TAPER, SPECTRUM))
         powers = np.square(shapes)
         repeats = np.fft.irfft(powers, SPECTRUM)
-        periodic = (repeats[:, LAGS] * _UNFADE).max(1) > PERIODIC * repeats[:, 0]
+        periodic = (repeats[:, LAGS] * _UNFADE).max(1) / (repeats[:, 0] + 1e-9)
         shapes /= np.linalg.norm(shapes, axis=1, keepdims=True) + 1e-6
         row = np.concatenate((self._shapes, shapes))
         self._shapes = row[-PAST:]
         alike = [(shapes * row[PAST - apart : -apart]).sum(1) for apart in APART]
         moving = np.maximum(*alike) < STEADY
-        hisses = powers[:, _HIGH:].sum(1) > HISS_SHARE * powers.sum(1)
-        return tuple((periodic & moving).tolist()), tuple(hisses.tolist())
+        signs = self._evidence(powers, periodic.clip(0, 1.2), levels, sounds) > SIGN_EVEN
+        return tuple(((periodic > PERIODIC) & moving).tolist()), tuple(signs.tolist())
+
+    def _evidence(
+        self, powers: NDArray[Any], periodic: NDArray[Any], levels: list[float], sounds: list[bool]
+    ) -> NDArray[Any]:
+        """How much speaks for each piece being the first sign of a voice."""
+        high = powers[:, _HIGH:].sum(1) / (powers[:, _LOW:].sum(1) + 1e-9)
+        looked = np.concatenate((self._looked, (periodic, high)), axis=1)
+        self._looked = looked[:, -1:]
+        heard = np.array(self._sounds + sounds, np.float32)
+        self._sounds = (self._sounds + sounds)[1 - LATELY :]
+        band = powers[:, BAND] + 1e-3
+        flat = np.exp(np.log(band).mean(1)) / band.mean(1)
+        lately = np.convolve(heard, np.ones(LATELY), "valid") / LATELY
+        above = np.clip(levels, -55, -10) + 35
+        of_last, before_last = looked[:, :-1], heard[LATELY - 3 : -2]
+        features = (above, before_last, of_last[1], flat, np.log(flat + 1e-4), periodic * of_last[0], lately)
+        evidence: NDArray[Any] = _WEIGHTS @ np.stack(features)
+        return evidence
 
     def _miss(self, at: int, events: list[VoiceEvent]) -> None:
         """Silence from where we are to `at`, as far as it matters."""
@@ -189,9 +223,10 @@ class Voice:
         self._shapes[:] = 0
 
     def _take(self, piece: _Piece, events: list[VoiceEvent]) -> None:
-        self._lately.append(piece)
-        if self._is_sign(piece):
+        if piece.sign:
             self._sign_at = piece.at
+        if piece.voice:
+            self.voiced_to = piece.at + PIECE
         if self.talking:
             self._go_on(piece, events)
             return
@@ -199,17 +234,6 @@ class Voice:
         window = list(self._recent)[-WINDOW:]
         if piece.voice and sum(each.voice for each in window) >= ENOUGH:
             self._begin(events)
-
-    def _is_sign(self, piece: _Piece) -> bool:
-        """Whether this piece is the first sign of a voice, or another one."""
-        lately = list(self._lately)
-        if sum(each.hiss for each in lately[-HISS[0] :]) >= HISS[1]:
-            return True
-        if not piece.voice:
-            return False
-        noise = max((each.level for each in lately if each.sound and not each.voice), default=QUIETEST)
-        loudest = max(each.level for each in lately[-FADING[0] :])
-        return piece.level >= noise and piece.level >= loudest - FADING[1]
 
     def _begin(self, events: list[VoiceEvent]) -> None:
         pieces = list(self._recent)
