@@ -59,7 +59,7 @@ def test_an_agent_whom_nobody_interrupts_says_all_of_it_at_its_level() -> None:
 
 def test_at_the_first_sign_of_a_voice_the_agent_ducks_and_what_was_sent_ahead_is_void() -> None:
     call = Call()
-    call.hear(silence(0.8), vowels(0.24))
+    call.hear(silence(0.8), vowels(0.16))
     assert len(call.flushed) == 1
     assert call.flushed[0] <= round(0.96 * RATE)  # two frames after it began
     assert call.levels[-1] == pytest.approx(LEVEL * DUCKED)

@@ -30,6 +30,7 @@ SLOTS = 3
 LIMIT = 10  # seconds for anything that an engine does; only a broken one needs them
 RUNNABLE = sorted(registry.CORES)
 ORACLE = Path(__file__).parent / "data/oracle/conditioned"
+NEEDED = {"moshi": ["torch"], "cascade": ["moonshine_voice", "webrtcvad", "piper"]}
 OPTIONS = {"moshi": {"model": str(ORACLE), "device": "cpu", "threads": 1}}
 
 Events: TypeAlias = list[Event]
@@ -38,8 +39,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def make(name: str) -> Engine:
-    if name == "moshi":
-        pytest.importorskip("torch")
+    for package in NEEDED.get(name, ()):
+        pytest.importorskip(package)
     return registry.make(Choice(name, "the tests want it", OPTIONS.get(name, {}), SLOTS))
 
 

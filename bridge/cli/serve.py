@@ -31,7 +31,7 @@ def serve(
 
       voice-bridge serve
 
-      voice-bridge serve --port 9000 --engine echo
+      voice-bridge serve --port 9000 --engine cascade
 
       voice-bridge serve --config /etc/voice-bridge/config.toml
     """
@@ -77,5 +77,10 @@ def _announce(daemon: Daemon) -> None:
     )
     if daemon.engine.trouble:
         console.print(f"[yellow]It takes no call:[/] {escape(daemon.engine.trouble)}")
-    console.print(f"Try it from another terminal:  [bold].venv/bin/voice-bridge dial {daemon.url}[/]")
+    console.print(
+        f"Talk to it from another terminal, with headphones:  [bold].venv/bin/voice-bridge dial --mic {daemon.url}[/]"
+    )
+    console.print(
+        f"Without a microphone, a test call and a report:     [bold].venv/bin/voice-bridge dial {daemon.url}[/]"
+    )
     console.print(f"On a telephone: point a Twilio number's webhook at {daemon.base}/twilio/voice\n")

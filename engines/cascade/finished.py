@@ -45,7 +45,8 @@ _WANTS = re.compile(
     r"(?:book|make|get|have|want|need|tell|give|send|bring|buy|change|cancel|know|say|ask|call it|remember|take|put"
     r"|tell me|give me|send me|show me|ask you|let you know|calling|wondering|looking|trying|going|like to|want to"
     r"|need to|have to|going to|used to|able to|wanted|the thing|the problem|my question"
-    r"|(?:can|could|would|will|do|did) you|(?:think|say|said|know|sure|remember|forget|note|so|mean) that)"
+    r"|(?:can|could|would|will|do|did) you|(?:tell|give|show|send) (?:me|us) (?:that|it)"
+    r"|(?:think|say|said|know|sure|remember|forget|note|so|mean) that)"
 )
 _DIGIT = _words("zero oh one two three four five six seven eight nine double triple for to too won ate")  # as heard
 _NUMBER = re.compile(r"\b(?:number|phone|code|pin|account|card|reference|serial|extension)\b")

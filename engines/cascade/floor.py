@@ -20,8 +20,10 @@ from .speech import Speech
 
 DUCKED = 0.1  # of full level, -20 dB: out of the caller's way, and still there when it was nothing
 FADE = RATE // 200  # samples, 5 ms, in which the level changes: faster would click
-SPEECH = round(0.3 * RATE)  # of a voice, and half a frame until it is seen, that is real speech; coughs are shorter
-VOICED = round(0.16 * RATE)  # of that, like a voice: a fit of coughing is long, and mostly noise
+# Since its first sign, that a voice is real speech: by the time that this is heard, a third of a second.
+SPEECH = round(0.24 * RATE)
+VOICED = round(0.12 * RATE)  # of that, like a voice: a fit of coughing is long, and mostly noise
+GOES_ON = round(0.12 * RATE)  # without a voice, within speech: the closures and hisses of consonants
 CALM = round(0.24 * RATE)  # without a voice after which a ducked agent is loud again
 LAG = FRAME + round(0.1 * RATE)  # from a frame's coming to its answer's being heard, until the line tells
 MOST_LAG = RATE  # beyond that the line speaks of something else
@@ -44,6 +46,9 @@ class Floor:
         self._level = 1.0
         """Towards which the gain goes."""
         self._stirred_at = 0
+        self._since = 0  # the first sign for which it has ducked
+        self._voiced = 0  # of the caller, before that
+        self._voiced_before = 0  # and before this frame
         self._lag = LAG
         self._sent: deque[_Sent] = deque(maxlen=SENT)
 
@@ -58,24 +63,29 @@ class Floor:
 
     def mind(self, voice: Voice, now: int) -> list[Event]:
         """Yield to the caller, or take the floor again; once a frame."""
+        voiced, self._voiced_before = self._voiced_before, voice.voiced
         if voice.stirring:
             self._stirred_at = now
         speech = self.speech
         if speech is None or not speech.interruptible or speech.began is None:
             self._level = 1.0
-            return []
-        if self.silenced:
-            return []
-        if voice.stirring and self._level == 1.0:
+        elif self.silenced:
+            pass
+        elif self._level == 1.0 and voice.stirring:
             self._level = DUCKED
+            self._since, self._voiced = voice.sign_at or now, voiced
             return self._back(speech, now)
-        since = max(voice.start, speech.began)
-        if self._level != 1.0 and voice.talking and voice.end - since >= SPEECH and voice.voiced >= VOICED:
+        elif now - max(self._stirred_at, voice.voiced_to) >= CALM:
+            self._level = 1.0
+        elif self._level != 1.0 and self._is_speech(voice, now):
             self.silenced = True
             return self._back(speech, now)
-        if now - max(self._stirred_at, voice.voiced_to) >= CALM:
-            self._level = 1.0
         return []
+
+    def _is_speech(self, voice: Voice, now: int) -> bool:
+        """Whether what it has ducked for is speech, and goes on."""
+        lasts = now - self._since >= SPEECH and now - voice.voiced_to <= GOES_ON
+        return lasts and voice.voiced - self._voiced >= VOICED
 
     def is_free(self, voice: Voice, now: int) -> bool:
         """Whether the caller leaves the floor to the agent."""
@@ -92,7 +102,6 @@ class Floor:
         heard = speech.at if self.silenced else self._heard_to(speech, now)
         if speech is self.speech:
             self._take()
-        speech.dropped = True
         self.queue.remove(speech)
         return heard
 

@@ -28,8 +28,6 @@ class Speech:
     """What comes with it, once it is heard."""
     whole: bool = False
     """Whether all of it has been made."""
-    dropped: bool = False
-    """Whether nobody waits for the rest."""
     began: int | None = None
     """The caller's clock when it was first heard of."""
     at: int = 0
@@ -38,7 +36,7 @@ class Speech:
     """Samples that there are."""
     times: Times | None = None
     """When its steps were done, for the trace."""
-    _sound: list[PCM] = field(default_factory=list)
+    _sound: list[PCM] = field(default_factory=list, repr=False)
 
     @property
     def text(self) -> str:

@@ -114,7 +114,7 @@ class Voice:
         self.end = 0
         """Of the utterance under way, or of the last: its first sample and the one after the last with sound."""
         self.voiced = 0
-        """Of the same: samples that were like a voice; it has pauses and consonants besides."""
+        """Samples so far that were like a voice, in utterances or not; speech has pauses and consonants besides."""
         self._vad = webrtcvad.Vad(STRICTNESS)
         self._down = Down()
         self._past = np.zeros(SHORT, np.int16)
@@ -124,10 +124,11 @@ class Voice:
         self._recent: deque[_Piece] = deque(maxlen=WINDOW + LOOK_BACK)
         self._pieces: list[_Piece] = []
         self.voiced_to = 0
-        """The sample after the last that was like a voice, in an utterance or not."""
+        """The sample after the last of those."""
         self._sounds = [False] * (LATELY - 1)  # whether the last pieces were sound
         self._looked = np.zeros((2, 1), np.float32)  # of the last piece: how periodic, how high
-        self._sign_at: int | None = None  # the last piece with a first sign of a voice
+        self.sign_at: int | None = None
+        """Where the last first sign of a voice was."""
         self._voice_at = 0  # the end of the last piece that was like a voice
         self._paused = False
 
@@ -159,7 +160,7 @@ class Voice:
     @property
     def stirring(self) -> bool:
         """Whether the last frame had the first sign of a voice; sometimes it is a cough."""
-        return self._sign_at is not None and self._next is not None and self._next - self._sign_at <= FRAME
+        return self.sign_at is not None and self._next is not None and self._next - self.sign_at <= FRAME
 
     def stretches(self, start: int, end: int) -> list[tuple[int, int]]:
         """Where between these samples of the utterance under way, or just ended, there was sound."""
@@ -224,8 +225,9 @@ class Voice:
 
     def _take(self, piece: _Piece, events: list[VoiceEvent]) -> None:
         if piece.sign:
-            self._sign_at = piece.at
+            self.sign_at = piece.at
         if piece.voice:
+            self.voiced += PIECE
             self.voiced_to = piece.at + PIECE
         if self.talking:
             self._go_on(piece, events)
@@ -250,7 +252,6 @@ class Voice:
         self.talking, self._paused = True, False
         self.start = self._pieces[0].at
         self.end = self._voice_at = self._pieces[-1].at + PIECE
-        self.voiced = PIECE * sum(piece.voice for piece in self._pieces)
         events.append(Began(self.start))
 
     def _go_on(self, piece: _Piece, events: list[VoiceEvent]) -> None:
@@ -258,7 +259,6 @@ class Voice:
         now = piece.at + PIECE
         if piece.voice:
             self._voice_at = now
-            self.voiced += PIECE
         if piece.sound and now - self._voice_at <= TAIL:
             self.end = now
             self._paused = False
