@@ -20,10 +20,9 @@ from .speech import Speech
 
 DUCKED = 0.1  # of full level, -20 dB: out of the caller's way, and still there when it was nothing
 FADE = RATE // 200  # samples, 5 ms, in which the level changes: faster would click
-# Since its first sign, that a voice is real speech: by the time that this is heard, a third of a second.
-SPEECH = round(0.24 * RATE)
+# From its first sign to the last piece like a voice, for real speech: by the time that this is heard, a third of a second.
+SPEECH = round(0.2 * RATE)
 VOICED = round(0.12 * RATE)  # of that, like a voice: a fit of coughing is long, and mostly noise
-GOES_ON = round(0.12 * RATE)  # without a voice, within speech: the closures and hisses of consonants
 CALM = round(0.24 * RATE)  # without a voice after which a ducked agent is loud again
 LAG = FRAME + round(0.1 * RATE)  # from a frame's coming to its answer's being heard, until the line tells
 MOST_LAG = RATE  # beyond that the line speaks of something else
@@ -77,15 +76,10 @@ class Floor:
             return self._back(speech, now)
         elif now - max(self._stirred_at, voice.voiced_to) >= CALM:
             self._level = 1.0
-        elif self._level != 1.0 and self._is_speech(voice, now):
+        elif voice.voiced_to - self._since >= SPEECH and voice.voiced - self._voiced >= VOICED and self._level != 1.0:
             self.silenced = True
             return self._back(speech, now)
         return []
-
-    def _is_speech(self, voice: Voice, now: int) -> bool:
-        """Whether what it has ducked for is speech, and goes on."""
-        lasts = now - self._since >= SPEECH and now - voice.voiced_to <= GOES_ON
-        return lasts and voice.voiced - self._voiced >= VOICED
 
     def is_free(self, voice: Voice, now: int) -> bool:
         """Whether the caller leaves the floor to the agent."""
