@@ -20,7 +20,7 @@ from .speech import Speech
 
 DUCKED = 0.1  # of full level, -20 dB: out of the caller's way, and still there when it was nothing
 FADE = RATE // 200  # samples, 5 ms, in which the level changes: faster would click
-# From its first sign to the last piece like a voice, for real speech: by the time that this is heard, a third of a second.
+# From its first sign to its last piece, for real speech: by the time that this is heard, a third of a second.
 SPEECH = round(0.2 * RATE)
 VOICED = round(0.12 * RATE)  # of that, like a voice: a fit of coughing is long, and mostly noise
 CALM = round(0.24 * RATE)  # without a voice after which a ducked agent is loud again
