@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from typing import Any
 
@@ -22,6 +24,10 @@ def token(secret: str = SECRET, algorithm: str = "HS256", without: str = "", **c
     given = {"sub": "ann", "aud": AUDIENCE, "scope": "operator", "exp": time.time() + 60} | claims
     given.pop(without, None)
     return jwt.encode(given, secret, algorithm)
+
+
+def head(**header: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
 
 
 async def check(authorization: str, scope: Scope = "operator") -> Claims:
@@ -76,8 +82,10 @@ BAD = {
     "alg none": (token(secret="", algorithm="none"), "its algorithm is 'none', taken are HS256"),
     "signature cut off": (token().rsplit(".", 1)[0] + ".", NOBODYS),
     "signature changed": (token()[:-8] + "AAAAAAAA", NOBODYS),
-    "another kind of key": (token().replace(token().split(".")[0], "eyJhbGciOiJSUzI1NiJ9"), "has no key for RS256"),
+    "another kind of key": (head(alg="RS256") + "." + token().split(".", 1)[1], "has no key for RS256"),
     "no algorithm": ("e30." + token().split(".", 1)[1], "its algorithm is None"),
+    "long name": (head(alg="X" * 4000) + ".e30.", "its algorithm is 'XXX"),
+    "long demand": (head(alg="HS256", crit=["X" * 4000]) + ".e30.", "XXX"),
     "oversized": (token(note="n" * 8192), "it is longer than 8 KiB"),
     "nonsense": ("nonsense", "Not enough segments"),
     "dots": ("a.b.c", "Invalid header"),

@@ -176,6 +176,7 @@ async def test_a_secret_is_rotated_without_a_restart(tmp_path: Path, clock: Cloc
         clock.now += 1
         assert [await subject(tokens, ours(secret)) for secret in (NEW, OLD)] == ["bob", "bob"]
         path.write_text(NEW)
+        assert await subject(tokens, ours(OLD)) == "bob"
         clock.now += 1
         assert await subject(tokens, ours(NEW)) == "bob"
         assert NOBODYS in await subject(tokens, ours(OLD))
@@ -188,6 +189,7 @@ async def test_a_public_key_is_exchanged_without_a_restart(tmp_path: Path, clock
         assert await subject(tokens, token("ES256")) == "ann"
         fresh = tmp_path / "fresh"
         fresh.write_text(public_pem(OTHERS["ES256"]))
+        os.utime(fresh, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))  # made long ago, as long as the other
         fresh.replace(path)  # as editors and Kubernetes do it
         clock.now += 1
         assert await subject(tokens, token("ES256", OTHERS["ES256"])) == "ann"
@@ -284,6 +286,20 @@ async def test_all_ways_work_side_by_side(tmp_path: Path, provider: JwksServer) 
         assert await subject(tokens, token("ES256", OTHERS["ES256"])) == "ann"
         assert await subject(tokens, token("ES256", kid="es256")) == "ann"
         assert NOBODYS in await subject(tokens, ours(NEW))
+        assert provider.asked == 1
+
+
+async def test_a_secret_does_its_work_while_the_provider_is_away(provider: JwksServer) -> None:
+    provider.status = 500
+    async with Tokens(Auth(secret=SecretStr(OLD), jwks_url=provider.url)) as tokens:
+        assert (await subject(tokens, token("ES256"))).startswith("503")
+        assert await subject(tokens, ours(OLD)) == "bob"
+        assert NOBODYS in await subject(tokens, ours(NEW))
+
+
+async def test_the_keys_are_fetched_before_anybody_comes(provider: JwksServer) -> None:
+    async with Tokens(Auth(jwks_url=provider.url)), asyncio.timeout(5):
+        await provider.came.wait()
 
 
 async def test_a_new_key_of_the_provider_is_fetched_when_a_token_names_it(provider: JwksServer, clock: Clock) -> None:

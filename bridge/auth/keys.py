@@ -77,7 +77,7 @@ def _public_key(label: str, block: str) -> Key:
 
 
 def _algorithm(value: object) -> Algorithm | None:
-    """The one algorithm that a public key is taken for."""
+    """The one algorithm that a public key is taken for. A private one that somebody published proves nothing."""
     if isinstance(value, RSAPublicKey) and value.key_size >= RSA_BITS:
         return "RS256"
     if isinstance(value, EllipticCurvePublicKey) and isinstance(value.curve, SECP256R1):
@@ -105,8 +105,7 @@ def key_set(body: bytes) -> tuple[Key, ...]:
 
 def _key_of_set(given: dict[str, Any]) -> Key | None:
     read, id = READERS.get(str(given.get("kty"))), given.get("kid")
-    # A private key that somebody published proves nothing any more.
-    if not read or "d" in given or given.get("use", "sig") != "sig" or not isinstance(id, str | None):
+    if not read or given.get("use", "sig") != "sig" or not isinstance(id, str | None):
         return None
     try:
         value = read(given)
