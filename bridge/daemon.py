@@ -22,6 +22,7 @@ from ..engines.base import FRAME, Ended, Engine, Opening, Sound
 from ..engines.child import ChildFailed
 from . import web as routes
 from .admission import Admission
+from .auth import BadKeys, Tokens
 from .call import Call
 from .config import Settings
 from .lines import twilio
@@ -132,6 +133,7 @@ class Daemon:
             engine=self.engine,
             mind=self._mind,
             admission=Admission(self.engine, settings, loop.time),
+            tokens=await self._stack.enter_async_context(self._open_tokens()),
             metrics=metrics,
             records=self._open_records(),
             lost_sound=_lost_sound(settings.calls.lost_sound),
@@ -187,6 +189,12 @@ class Daemon:
             raise StartFailed(str(error)) from None
         self._stack.push_async_callback(rest.close)
         return rest
+
+    def _open_tokens(self) -> Tokens:
+        try:
+            return Tokens(self.settings.auth)
+        except BadKeys as error:
+            raise StartFailed(str(error)) from None
 
     def _open_records(self) -> Records | None:
         settings = self.settings

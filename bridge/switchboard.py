@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..engines.base import Engine
 from .admission import Admission
+from .auth import Tokens
 from .config import Settings
 from .memory.client import Mind
 from .observe.metrics import Metrics
@@ -65,6 +66,8 @@ class Switchboard:
     mind: Mind | None
     """What remembers callers; None when memory is off."""
     admission: Admission
+    tokens: Tokens
+    """Checks the tokens of clients and operators, where `settings.auth.takes_tokens`."""
     metrics: Metrics
     records: Records | None
     lost_sound: NDArray[np.int16]

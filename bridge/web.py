@@ -174,21 +174,19 @@ class Operator:
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
-            self._check(request)
+            await self._check(request)
             return await handler(request)
 
         return guarded
 
-    def _check(self, request: web.Request) -> None:
-        secret = self._settings.auth.secret.get_secret_value()
+    async def _check(self, request: web.Request) -> None:
         if self._admin_host is not None:
             if is_loopback(self._admin_host):
                 auth.check_local(request.remote or "", request.headers)
             auth.check_origin(request.headers, "")
-        elif secret:
+        elif self._settings.auth.takes_tokens:
             auth.check_origin(request.headers, self._base)
-            authorization = request.headers.get("Authorization", "")
-            auth.check(authorization, secret, self._settings.auth.audience, "operator")
+            await self._board.tokens.check(request.headers.get("Authorization", ""), "operator")
         elif self._settings.open_mode:
             auth.check_local(request.remote or "", request.headers)
         else:

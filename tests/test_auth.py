@@ -1,16 +1,19 @@
-"""Who may use what: client tokens, and the checks that keep strangers off an open bridge."""
+"""Who may use what: client tokens by a secret, and the checks that keep strangers off an open bridge."""
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from typing import Any
 
 import jwt
 import pytest
 from multidict import CIMultiDict
+from pydantic import SecretStr
 
-from voice_bridge.bridge import auth
-from voice_bridge.bridge.auth import Denied, check, check_local, check_origin, mint
+from voice_bridge.bridge.auth import Claims, Denied, Scope, Tokens, check_local, check_origin, mint
+from voice_bridge.bridge.config import Auth
 
 SECRET = "s" * 64  # long enough for HS512, so that only its name can be what is wrong with it
 AUDIENCE = "voice-bridge"
@@ -23,9 +26,18 @@ def token(secret: str = SECRET, algorithm: str = "HS256", without: str = "", **c
     return jwt.encode(given, secret, algorithm)
 
 
-def denied(authorization: str, scope: auth.Scope = "operator") -> Denied:
+def head(**header: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
+
+
+async def check(authorization: str, scope: Scope = "operator") -> Claims:
+    async with Tokens(Auth(secret=SecretStr(SECRET))) as tokens:
+        return await tokens.check(authorization, scope)
+
+
+async def denied(authorization: str, scope: Scope = "operator") -> Denied:
     with pytest.raises(Denied) as error:
-        check(authorization, SECRET, AUDIENCE, scope)
+        await check(authorization, scope)
     assert "\n" not in str(error.value)
     return error.value
 
@@ -33,10 +45,12 @@ def denied(authorization: str, scope: auth.Scope = "operator") -> Denied:
 # Tokens
 
 
-def test_a_token_that_we_made_lets_its_subject_in() -> None:
+async def test_a_token_that_we_made_lets_its_subject_in() -> None:
     made = mint(SECRET, AUDIENCE, "ann", ("talk", "operator"), 60)
-    assert check(f"Bearer {made}", SECRET, AUDIENCE, "talk") == "ann"
-    assert check(f"bearer  {made} ", SECRET, AUDIENCE, "operator") == "ann"
+    claims = await check(f"Bearer {made}", "talk")
+    assert claims == await check(f"bearer  {made} ", "operator")
+    assert (claims.subject, claims.scopes) == ("ann", ("talk", "operator"))
+    assert abs(claims.expires - time.time() - 60) <= 1
 
 
 def test_a_made_token_is_good_for_as_long_as_was_asked() -> None:
@@ -46,47 +60,84 @@ def test_a_made_token_is_good_for_as_long_as_was_asked() -> None:
     assert abs(claims["iat"] - time.time()) < 5
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YW5uOnNlY3JldA==", "Token abc"])
-def test_without_a_bearer_token_the_answer_says_how_to_get_one(header: str) -> None:
-    error = denied(header)
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Bearer  ", "Basic YW5uOnNlY3JldA==", "Token abc"])
+async def test_without_a_bearer_token_the_answer_says_how_to_get_one(header: str) -> None:
+    error = await denied(header)
     assert error.status == 401
     assert "voice-bridge token" in str(error)
 
 
+NOBODYS = "signature is by none of the keys"
+BAD = {
+    "wrong key": (token(secret="t" * 64), NOBODYS),
+    "expired": (token(exp=time.time() - 11), "has expired"),
+    "wrong audience": (token(aud="another-bridge"), "Audience doesn't match"),
+    "no expiry": (token(without="exp"), 'missing the "exp" claim'),
+    "no audience": (token(without="aud"), 'missing the "aud" claim'),
+    "expiry in words": (token(exp="tomorrow"), "must be an integer"),
+    "expiry without end": (token(exp=float("inf")), "must be an integer"),
+    "not yet": (token(nbf=time.time() + 60), "not yet valid"),
+    "HS384": (token(algorithm="HS384"), "its algorithm is 'HS384', taken are HS256"),
+    "HS512": (token(algorithm="HS512"), "its algorithm is 'HS512', taken are HS256"),
+    "alg none": (token(secret="", algorithm="none"), "its algorithm is 'none', taken are HS256"),
+    "signature cut off": (token().rsplit(".", 1)[0] + ".", NOBODYS),
+    "signature changed": (token()[:-8] + "AAAAAAAA", NOBODYS),
+    "another kind of key": (head(alg="RS256") + "." + token().split(".", 1)[1], "has no key for RS256"),
+    "no algorithm": ("e30." + token().split(".", 1)[1], "its algorithm is None"),
+    "long name": (head(alg="X" * 4000) + ".e30.", "its algorithm is 'XXX"),
+    "long demand": (head(alg="HS256", crit=["X" * 4000]) + ".e30.", "XXX"),
+    "oversized": (token(note="n" * 8192), "it is longer than 8 KiB"),
+    "nonsense": ("nonsense", "Not enough segments"),
+    "dots": ("a.b.c", "Invalid header"),
+    "nested": ("W1tb" * 2000 + ".b.c", "Invalid header"),
+    "bytes": ("\udcff", "Not enough segments"),  # a byte that is not UTF-8 arrives so
+}
+
+
+@pytest.mark.parametrize(("bad", "why"), BAD.values(), ids=BAD)
+async def test_a_token_that_is_not_ours_or_not_valid_is_refused(bad: str, why: str) -> None:
+    error = await denied(f"Bearer {bad}")
+    assert error.status == 401
+    assert str(error).startswith("the token is not valid: ")
+    assert why in str(error)
+    assert SECRET not in str(error)
+    assert len(str(error)) < 300
+
+
+async def test_clocks_may_differ_by_a_few_seconds() -> None:
+    for claims in ({"exp": time.time() - 5}, {"nbf": time.time() + 5}, {"iat": time.time() + 5}):
+        assert (await check(f"Bearer {token(**claims)}")).subject == "ann"
+
+
 @pytest.mark.parametrize(
-    "bad",
+    "claims",
     [
-        token(secret="t" * 64),
-        token(exp=time.time() - 1),
-        token(aud="another-bridge"),
-        token(without="exp"),
-        token(without="aud"),
-        token(nbf=time.time() + 60),
-        token(algorithm="HS384"),
-        token(algorithm="HS512"),
-        token(secret="", algorithm="none"),
-        token().rsplit(".", 1)[0] + ".",
-        token()[:-4] + "AAAA",
-        "nonsense",
-        "a.b.c",
-        "\udcff",  # a byte that is not UTF-8 arrives so
-    ],
-    ids=[
-        *("wrong key", "expired", "wrong audience", "no expiry", "no audience", "not yet"),
-        *("HS384", "HS512", "alg none", "signature cut off", "signature changed", "nonsense", "dots", "bytes"),
+        *({"scope": scope} for scope in ("talk", "", "operators", "OPERATOR", ["talk"], [["operator"]], None, 1, {})),
+        {"scope": None, "scopes": "talk", "scp": ["talk", None]},
+        {"scope": "talk", "roles": "operator"},
     ],
 )
-def test_a_token_that_is_not_ours_or_not_valid_is_refused(bad: str) -> None:
-    error = denied(f"Bearer {bad}")
-    assert error.status == 401
-    assert SECRET not in str(error)
-
-
-@pytest.mark.parametrize("scope", ["talk", "", "operators", "OPERATOR", ["operator"], None, 1])
-def test_a_token_for_something_else_is_refused(scope: Any) -> None:
-    error = denied(f"Bearer {token(scope=scope)}")
+async def test_a_token_for_something_else_is_refused(claims: Any) -> None:
+    error = await denied(f"Bearer {token(**claims)}")
     assert error.status == 403
-    assert "operator" in str(error)
+    assert str(error) == "the token lacks the scope operator"
+
+
+@pytest.mark.parametrize("name", ["scope", "scopes", "scp"])
+async def test_scopes_are_text_or_a_list_as_providers_write_them(name: str) -> None:
+    for value in ("talk  other operator", ["operator", "talk", "other"]):
+        claims = await check(f"Bearer {token(**{'scope': 'x', name: value})}", "talk")
+        assert claims.scopes == ("talk", "operator")
+
+
+async def test_each_line_of_the_secret_is_accepted_and_the_first_one_makes_tokens() -> None:
+    given = Auth(secret=SecretStr(f"{'n' * 32}\n\n {SECRET}\r\n"))
+    assert given.secrets == ("n" * 32, SECRET)
+    async with Tokens(given) as tokens:
+        for secret in given.secrets:
+            assert (await tokens.check_token(token(secret), "operator")).subject == "ann"
+        with pytest.raises(Denied, match=NOBODYS):
+            await tokens.check_token(token("o" * 32), "operator")
 
 
 # An open bridge

@@ -326,6 +326,26 @@ def test_a_token_needs_a_secret_and_a_known_scope(cli: Cli) -> None:
     assert "unknown scope admin; there are talk and operator" in said
 
 
+def test_a_token_is_made_with_the_newest_of_several_secrets(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "secrets").write_text(f"{'n' * 32}\n{SECRET}\n")
+    made = cli.run("token", auth={"secret_file": str(tmp_path / "secrets")}).stdout.strip()
+    assert jwt.decode(made, "n" * 32, ["HS256"], audience="voice-bridge")["sub"] == "client"
+
+
+def test_where_tokens_are_only_checked_they_come_from_elsewhere(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("")
+    for key, value in (("jwks_url", "https://id.example.com/keys"), ("public_key_file", str(tmp_path / "key.pem"))):
+        said = one_line(cli.run("token", auth={key: value}))
+        assert f"tokens for this bridge come from elsewhere: auth.{key} only checks them" in said
+
+
+async def test_a_verb_without_a_secret_says_how_it_gets_in(bridge: Bridge, cli: Cli, unused_port: int) -> None:
+    keys = {"jwks_url": f"http://127.0.0.1:{unused_port}/keys"}
+    daemon = await bridge(auth__jwks_url=keys["jwks_url"])
+    said = one_line(await cli("status", server=at(daemon), auth=keys))
+    assert "needs auth.secret; or set server.admin" in said
+
+
 # number and call, at Twilio
 
 

@@ -116,6 +116,12 @@ def test_a_secret_is_read_from_its_file_without_the_line_end(folder: Path) -> No
     assert loaded(env={"VOICE_BRIDGE_AUTH__SECRET_FILE": "key"}).auth.secret == SecretStr(KEY_TEXT)
 
 
+def test_a_secret_file_may_hold_several_of_which_the_first_is_the_newest(folder: Path) -> None:
+    (folder / "key").write_text(f"{KEY_TEXT}\r\n\n {'o' * 32} \n")
+    assert loaded('[auth]\nsecret_file = "key"').auth.secrets == (KEY_TEXT, "o" * 32)
+    assert loaded().auth.secrets == ()
+
+
 def test_no_secret_shows_in_text_of_the_settings() -> None:
     read = loaded(env=TOKEN | {"VOICE_BRIDGE_AUTH__SECRET": KEY_TEXT})
     for text in (repr(read), str(read), read.model_dump_json(), repr(read.twilio)):
@@ -193,6 +199,36 @@ MISTAKES = [
     (
         '[twilio]\naccount_sid = "SK12"',
         "twilio.account_sid: must be AC and 32 hexadecimal digits, as the Twilio console shows the Account SID",
+    ),
+    ('[auth]\nsecret = " "', "auth.secret: is blank: write a secret, or leave it out"),
+    (
+        f'[auth]\nsecret = "{KEY_TEXT}\\n\\ntiny"',
+        "auth.secret: line 2 has 4 bytes, must have 32 or more: try `openssl rand -hex 32`",
+    ),
+    (
+        '[auth]\nsecret = "-----BEGIN PUBLIC KEY-----"',
+        "auth.secret: is a key in PEM: a public one belongs into auth.public_key_file, a secret is one line of text",
+    ),
+    (
+        '[auth]\npublic_key_file = "no.pem"',
+        'auth.public_key_file = "no.pem": is not a file: correct the path',
+    ),
+    (
+        '[auth]\njwks_url = "http://id.example.com/keys"',
+        'auth.jwks_url = "http://id.example.com/keys": must begin with https://; http:// is for this machine only',
+    ),
+    (
+        '[auth]\njwks_url = "https://id.example.com/keys?a=1#b"',
+        'auth.jwks_url = "https://id.example.com/keys?a=1#b": must have no fragment or space: take that part off',
+    ),
+    (
+        '[auth]\njwks_url = "https://me:pw@id.example.com/"',
+        'auth.jwks_url = "https://***@id.example.com/": must have no query, fragment, user name or space: take that'
+        " part off",
+    ),
+    (
+        '[auth]\njwks_url = "https://id.example.com/"\naudience = ""',
+        'auth.audience = "": must not be empty',
     ),
     ('[auth]\nsecret = "tiny"', "auth.secret: has 4 bytes, must have 32 or more: try `openssl rand -hex 32`"),
     ("[[numbers]]\ngreeting = 'hi'", "numbers[0].number: is missing: add it"),
@@ -347,11 +383,17 @@ def test_whatever_the_key_the_error_is_one_line(section: str, key: str, control:
         ('[server]\nhost = "localhost"', {}, True),
         ("", TOKEN, False),
         ("", {"VOICE_BRIDGE_AUTH__SECRET": KEY_TEXT}, False),
+        ('[auth]\njwks_url = "https://id.example.com/keys?tenant=1"', {}, False),
+        ('[auth]\npublic_key_file = "key.pem"', {}, False),
+        ('[server]\nhost = "0.0.0.0"\n[auth]\njwks_url = "http://localhost:8000/keys/"', {}, False),
         ('[server]\nhost = "0.0.0.0"', TOKEN, False),
         ('[server]\npublic_url = "https://example.com"', {"VOICE_BRIDGE_AUTH__SECRET": KEY_TEXT}, False),
     ],
 )
-def test_open_mode_is_for_this_machine_without_any_secret(toml: str, env: dict[str, str], is_open: bool) -> None:
+def test_open_mode_is_for_this_machine_without_any_way_to_know_others(
+    toml: str, env: dict[str, str], is_open: bool
+) -> None:
+    Path("key.pem").touch()
     assert loaded(toml, env).open_mode is is_open
 
 

@@ -5,8 +5,10 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import socket
+import subprocess
 import sys
 import wave
 from dataclasses import replace
@@ -18,6 +20,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from tests.jwks_server import PRIVATE, jwk, private_pem, public_pem
 from tests.llm_server import MODEL, LlmServer
 from voice_bridge.bridge.cli import doctor_memory
 from voice_bridge.bridge.cli.doctor import (
@@ -145,6 +148,39 @@ def test_a_bridge_for_clients_alone_takes_no_telephone_calls() -> None:
     rows = examined(f'[auth]\nsecret = "{SECRET}"\n')
     assert (rows["Clients"].state, rows["Twilio"].state) == ("ok", "note")
     assert "TWILIO_AUTH_TOKEN" in rows["Twilio"].remedy
+
+
+def test_each_way_in_by_token_is_told(tmp_path: Path) -> None:
+    """The identity provider answers from a process of its own: doctor waits for it as people do."""
+    (tmp_path / "key.pem").write_text(public_pem(PRIVATE["ES256"]))
+    (tmp_path / "secrets").write_text(f"{SECRET}\n{'o' * 32}\n")
+    (tmp_path / "keys").write_text(json.dumps({"keys": [jwk("RS256", "a"), jwk("EdDSA", "b"), jwk("EdDSA", "c")]}))
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout
+            found = re.search(r"http://\S+:\d+/", server.stdout.readline())
+            assert found
+            url = found[0] + "keys"
+            both = 'secret_file = "secrets"\npublic_key_file = "key.pem"\naudience = "desk"\n'
+            rows = examined(f'[auth]\n{both}jwks_url = "{url}"')
+        finally:
+            server.terminate()
+    assert (rows["Clients"].state, rows["JWKS"].state) == ("ok", "ok")
+    assert "for the audience desk, checked with 2 keys for HS256, 1 key for ES256" in rows["Clients"].text
+    assert rows["JWKS"].text == f"{url} answers with 1 key for RS256, 2 keys for EdDSA"
+    rows = examined(f'[auth]\njwks_url = "{url}"')
+    assert "checked with the keys of auth.jwks_url; made elsewhere" in rows["Clients"].text
+    assert rows["JWKS"].state == "note"
+    assert rows["JWKS"].text.startswith(f"{url} cannot be reached: ")
+    assert "auth.jwks_url" in rows["JWKS"].remedy
+
+
+def test_a_private_key_in_the_place_of_a_public_one_would_not_start() -> None:
+    Path("key.pem").write_text(private_pem(PRIVATE["ES256"]))
+    clients = examined('[auth]\npublic_key_file = "key.pem"')["Clients"]
+    assert clients.state == "problem"
+    assert "auth.public_key_file = 'key.pem': holds a private key" in clients.text
 
 
 def test_a_bridge_for_telephones_alone_lets_no_client_in() -> None:

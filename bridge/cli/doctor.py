@@ -39,6 +39,7 @@ from ..config import ConfigError, Settings, load
 from ..config.load import CONFIG_VARIABLE, FAMILIAR, VARIABLES
 from . import operator
 from .doctor_cascade import check_cascade
+from .doctor_clients import check_clients
 from .doctor_memory import check_memory
 from .finding import Row, State
 
@@ -305,14 +306,7 @@ def check_doors(settings: Settings) -> Iterator[Row]:
     else:
         remedy = "Set TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN to answer telephone calls."
         yield Row("Doors", "Twilio", "note", "no credentials: no telephone calls", remedy)
-    if settings.open_mode:
-        text = "open mode, for this machine only: there is no auth.secret, Twilio token or public_url"
-        yield Row("Doors", "Clients", "note", text, "Set auth.secret to let clients in by token.")
-    elif settings.auth.secret:
-        yield Row("Doors", "Clients", "ok", "let in by token; `voice-bridge token` makes one")
-    else:
-        remedy = "Set auth.secret to let clients in by token."
-        yield Row("Doors", "Clients", "note", "none but Twilio may come in", remedy)
+    yield from check_clients(settings)
 
 
 def check_address(name: str, host: str, port: int, host_key: str, port_key: str) -> Row:

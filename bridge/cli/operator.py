@@ -39,6 +39,8 @@ def settings(config: Path | None, overrides: Mapping[str, Any] | None = None) ->
 def ask(given: Settings, url: str | None, method: str, path: str, body: object = None) -> Any:
     """The bridge's answer; ends the program with one line when there is none, or when it refuses."""
     status, answer = send(given, url, method, path, body)
+    if status == 401 and given.auth.takes_tokens and not given.auth.secrets:
+        fail("these verbs make their own token, which needs auth.secret; or set server.admin, which needs no token")
     if status >= 400:
         fail(answer["error"] if isinstance(answer, dict) and "error" in answer else f"the answer was HTTP {status}")
     return answer
@@ -48,9 +50,8 @@ def send(given: Settings, url: str | None, method: str, path: str, body: object 
     """The status and the JSON of what the bridge answers; ends the program with one line when none does."""
     base = url or _address(given)
     headers = {"Content-Type": "application/json"}
-    secret = given.auth.secret.get_secret_value()
-    if secret:
-        token = auth.mint(secret, given.auth.audience, "voice-bridge-cli", ("operator",), TOKEN_SECONDS)
+    if given.auth.secrets:
+        token = auth.mint(given.auth.secrets[0], given.auth.audience, "voice-bridge-cli", ("operator",), TOKEN_SECONDS)
         headers["Authorization"] = f"Bearer {token}"
     data = None if body is None else json.dumps(body).encode()
     try:

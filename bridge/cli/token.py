@@ -21,7 +21,7 @@ def token(
     config: operator.Config = None,
     as_json: operator.Json = False,
 ) -> None:
-    """Print a token for clients and operators, signed with auth.secret.
+    """Print a token for clients and operators, signed with auth.secret (the first one, where a file holds several).
 
     Examples:
 
@@ -32,8 +32,13 @@ def token(
       curl -H "Authorization: Bearer $(voice-bridge token --scope operator)" localhost:8080/v1/calls
     """
     settings = operator.settings(config)
-    secret = settings.auth.secret.get_secret_value()
-    if not secret:
+    if not settings.auth.secrets and settings.auth.takes_tokens:
+        known = "auth.jwks_url" if settings.auth.jwks_url else "auth.public_key_file"
+        operator.fail(
+            f"tokens for this bridge come from elsewhere: {known} only checks them;"
+            " with auth.secret beside it this verb makes some"
+        )
+    if not settings.auth.secrets:
         operator.fail(
             "auth.secret is not set: put 32 random characters or more into VOICE_BRIDGE_AUTH__SECRET or the file"
             " that auth.secret_file names (`openssl rand -hex 32` makes some)"
@@ -42,6 +47,6 @@ def token(
     unknown = set(scope or []) - set(auth.SCOPES)
     if unknown:
         operator.fail(f"unknown scope {', '.join(sorted(unknown))}; there are {' and '.join(auth.SCOPES)}")
-    made = auth.mint(secret, settings.auth.audience, subject, scopes, hours * 3600)
+    made = auth.mint(settings.auth.secrets[0], settings.auth.audience, subject, scopes, hours * 3600)
     expires = int(time.time() + hours * 3600)
     typer.echo(json.dumps({"token": made, "scopes": scopes, "expires": expires}) if as_json else made)

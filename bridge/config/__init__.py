@@ -2,6 +2,6 @@
 
 from .kinds import is_loopback
 from .load import ConfigError, load
-from .schema import Answering, Calls, Number, Settings
+from .schema import Answering, Auth, Calls, Number, Settings
 
-__all__ = ["Answering", "Calls", "ConfigError", "Number", "Settings", "is_loopback", "load"]
+__all__ = ["Answering", "Auth", "Calls", "ConfigError", "Number", "Settings", "is_loopback", "load"]

@@ -64,6 +64,15 @@ def _web_url(value: str) -> str:
     return url
 
 
+def _keys_url(value: str) -> str:
+    """Kept to the letter: a query belongs to it."""
+    address, _, query = value.partition("?")
+    _web_url(address)
+    if re.search(r"[#\s]", query):
+        raise ValueError("must have no fragment or space: take that part off")
+    return value
+
+
 def _engine_url(value: str) -> str:
     return value and _url(value, "wss://", "ws://", "https://", "http://")
 
@@ -110,6 +119,28 @@ def _signing_key(value: SecretStr) -> SecretStr:
     return value
 
 
+def secrets_of(text: str) -> tuple[str, ...]:
+    """The secrets in a text, one a line, the newest first; raises ValueError."""
+    if "-----BEGIN" in text:
+        raise ValueError(
+            "is a key in PEM: a public one belongs into auth.public_key_file, a secret is one line of text"
+        )
+    lines = tuple(line for part in re.split(r"[\r\n]+", text) if (line := part.strip()))
+    for number, line in enumerate(lines, start=1):
+        try:
+            _signing_key(SecretStr(line))
+        except ValueError as error:
+            raise ValueError(f"{f'line {number} ' if len(lines) > 1 else ''}{error}") from None
+    return lines
+
+
+def _signing_keys(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text and not secrets_of(text):
+        raise ValueError("is blank: write a secret, or leave it out")
+    return value
+
+
 def _path(value: Any) -> Path | None:
     if not isinstance(value, str | Path):
         raise ValueError("must be a path in quotes")
@@ -122,7 +153,7 @@ def _folder(value: Any) -> Path:
     return path
 
 
-def _sound(value: Any) -> Path | None:
+def _existing(value: Any) -> Path | None:
     path = _path(value)
     if path and not path.is_file():
         raise ValueError("is not a file: correct the path")
@@ -156,6 +187,7 @@ Count = Annotated[int, Field(ge=0)]
 Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ModelRate = Annotated[int, AfterValidator(_model_rate)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
+KeysUrl = Annotated[str, AfterValidator(_keys_url)]
 EngineUrl = Annotated[str, AfterValidator(_engine_url)]
 ApiUrl = Annotated[str, AfterValidator(_api_url)]
 StorePlace = Annotated[str, AfterValidator(_store)]
@@ -164,6 +196,7 @@ KnownGreeting = Annotated[str, AfterValidator(_known_greeting)]
 HostPort = Annotated[str, AfterValidator(_host_port_text)]
 AccountSid = Annotated[str, AfterValidator(_account)]
 SigningKey = Annotated[SecretStr, AfterValidator(_signing_key)]
+SigningKeys = Annotated[SecretStr, AfterValidator(_signing_keys)]
 MaybePath = Annotated[Path | None, BeforeValidator(_path)]
 Folder = Annotated[Path, BeforeValidator(_folder)]
-SoundFile = Annotated[Path | None, BeforeValidator(_sound)]
+ExistingFile = Annotated[Path | None, BeforeValidator(_existing)]

@@ -13,17 +13,19 @@ from .kinds import (
     Count,
     Digits,
     Duration,
+    ExistingFile,
     Folder,
     HostPort,
+    KeysUrl,
     KnownGreeting,
     MaybePath,
     Phone,
     Sentence,
-    SigningKey,
-    SoundFile,
+    SigningKeys,
     WebUrl,
     host_port,
     is_loopback,
+    secrets_of,
 )
 from .memory import Memory
 from .voice import Voice
@@ -77,16 +79,38 @@ class Log(Section):
 
 
 class Auth(Section):
-    secret: SigningKey = Field(
+    """How clients are known; tokens by secrets, public keys and a JWKS are taken side by side."""
+
+    secret: SigningKeys = Field(
         default=SecretStr(""),
         description="Key that client tokens are signed with (HS256), 32 bytes or more. Secret.",
     )
-    secret_file: MaybePath = Field(default=None, description="File that holds auth.secret.")
+    secret_file: MaybePath = Field(
+        default=None,
+        description="File that holds auth.secret, or several, a line each, newest first; read again when changed.",
+    )
+    public_key_file: ExistingFile = Field(
+        default=None,
+        description="Public key (PEM) of whoever makes tokens with RS256, ES256 or EdDSA; read again when changed.",
+    )
+    jwks_url: KeysUrl = Field(
+        default="",
+        description="https:// address of the public keys (JWKS) of an identity provider.",
+    )
     audience: str = Field(
         default="voice-bridge",
         min_length=1,
         description="The audience that a client token must name.",
     )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """All are accepted, and the first one makes tokens."""
+        return secrets_of(self.secret.get_secret_value())
+
+    @property
+    def takes_tokens(self) -> bool:
+        return bool(self.secret or self.public_key_file or self.jwks_url)
 
 
 class Twilio(Section):
@@ -191,7 +215,7 @@ class Calls(Answering):
         default=Path("recordings"),
         description="Folder for recordings.",
     )
-    lost_sound: SoundFile = Field(
+    lost_sound: ExistingFile = Field(
         default=None,
         description="WAV played while a lost engine comes back; empty is a short tone.",
     )
@@ -234,8 +258,8 @@ class Settings(Section):
 
     @property
     def open_mode(self) -> bool:
-        """No token and no secret, so loopback only and no public_url: the doors must keep everyone else out."""
-        return not (self.twilio.auth_token or self.auth.secret)
+        """Nobody can prove who they are, so loopback only and no public_url: the doors must keep everyone else out."""
+        return not (self.twilio.auth_token or self.auth.takes_tokens)
 
     @property
     def has_api(self) -> bool:
@@ -276,7 +300,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _works_together(self) -> Settings:
         token, account = self.twilio.auth_token, self.twilio.account_sid
-        if self._way_in and not (token or self.auth.secret):
+        if self._way_in and self.open_mode:
             raise Clash(
                 self._way_in,
                 "lets strangers in: set twilio.auth_token (or TWILIO_AUTH_TOKEN) for calls or auth.secret for"

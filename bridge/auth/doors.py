@@ -1,50 +1,13 @@
-"""Who may use what: client tokens, and the checks that keep strangers off an open bridge."""
+"""The checks that keep strangers off an open bridge, and pages of other sites off any."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from ipaddress import ip_address
-from typing import Literal
 from urllib.parse import urlsplit
 
-import jwt
-
-from .config import is_loopback
-
-Scope = Literal["talk", "operator"]
-SCOPES: tuple[Scope, ...] = ("talk", "operator")
-
-
-class Denied(Exception):
-    """Not allowed; the message says why and what to do, and may be shown to whoever asked."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def mint(secret: str, audience: str, subject: str, scopes: tuple[Scope, ...], seconds: float) -> str:
-    """A client token, signed with HS256."""
-    now = int(time.time())
-    claims = {"sub": subject, "aud": audience, "scope": " ".join(scopes), "iat": now, "exp": now + int(seconds)}
-    return jwt.encode(claims, secret, algorithm="HS256")
-
-
-def check(authorization: str, secret: str, audience: str, scope: Scope) -> str:
-    """The subject of a valid bearer token that has `scope`; raises `Denied`."""
-    kind, _, token = authorization.partition(" ")
-    if kind.lower() != "bearer" or not token:
-        raise Denied(401, "send Authorization: Bearer TOKEN; `voice-bridge token` makes one")
-    try:
-        # As bytes: one that was not UTF-8 arrives as a lone surrogate, on which the library would fail.
-        given = token.strip().encode(errors="replace")
-        claims = jwt.decode(given, secret, algorithms=["HS256"], audience=audience, options={"require": ["exp", "aud"]})
-    except jwt.PyJWTError as error:
-        raise Denied(401, f"the token is not valid: {error}") from None
-    if scope not in str(claims.get("scope", "")).split():
-        raise Denied(403, f"the token lacks the scope {scope}")
-    return str(claims.get("sub", ""))
+from ..config import is_loopback
+from .denied import Denied
 
 
 def check_local(peer: str, headers: Mapping[str, str]) -> None:
