@@ -36,6 +36,7 @@ VOICES = {
     "en-gb": ("espeak-ng", "-v", "en-gb", "-w", "{file}", "{text}"),
 }
 """American women (slt, hts) and men (rms, kal16), a Scot (awb), and two of no human throat."""
+CLEAR = ("slt", "rms", "hts")  # the Americans: the ear learnt from such, and mishears a Scot's names and numbers
 HUMAN = ("slt", "rms", "awb", "hts")  # made from recordings by statistics: the closest to what calls in
 OPTIONAL = {"hts"}  # festival's voice is a package that not every machine has
 

@@ -10,7 +10,7 @@ import cascade_checks as checks
 from cascade_calls import Result, serving, together
 from cascade_judge import Judge
 from cascade_sets import BETWEEN, THINGS, Thing, shuffled
-from cascade_sounds import HUMAN, say, voices
+from cascade_sounds import CLEAR, HUMAN, say, voices
 from cascade_turns import CALLS, Talk, hold
 from figures import Row
 
@@ -142,7 +142,8 @@ async def remember(engine: str, share: float, memory: bool = False) -> Result:
     chosen = THINGS[: max(1, round(len(THINGS) * share))]
     shares = [list(chosen[n::CALLS]) for n in range(CALLS) if chosen[n::CALLS]]
     scripts = [_told_and_asked(things, n) for n, things in enumerate(shares)]
-    talks = [Talk(HUMAN[n % len(HUMAN)]) for n in range(len(shares))]
+    clear = [voice for voice in voices() if voice in CLEAR]
+    talks = [Talk(clear[n % len(clear)]) for n in range(len(shares))]
     spoken = [[say(text, one.voice) for text, _ in script] for one, script in zip(talks, scripts, strict=True)]
     async with serving(engine, memory=memory) as bridge:
         calls = [
@@ -162,7 +163,7 @@ async def remember(engine: str, share: float, memory: bool = False) -> Result:
                 wrong.append(f"{one.voice}: {thing.told!r} heard {noted!r}; {thing.asked!r} heard {text!r}")
     rows = [
         Row(
-            f"remembered in {len(shares)} calls at once, of {len(chosen)}",
+            f"remembered in {len(shares)} calls at once ({', '.join(clear)}), of {len(chosen)}",
             str(right),
             str(len(chosen)),
             right == len(chosen),

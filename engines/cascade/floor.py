@@ -23,6 +23,7 @@ FADE = RATE // 200  # samples, 5 ms, in which the level changes: faster would cl
 # From its first sign to its last piece, for real speech: by the time that this is heard, a third of a second.
 SPEECH = round(0.2 * RATE)
 VOICED = round(0.12 * RATE)  # of that, like a voice: a fit of coughing is long, and mostly noise
+POLITE = RATE  # for which an agent with something to say waits for a sound that is no voice to end: it may become one
 CALM = round(0.24 * RATE)  # without a voice after which a ducked agent is loud again
 LAG = FRAME + round(0.1 * RATE)  # from a frame's coming to its answer's being heard, until the line tells
 MOST_LAG = RATE  # beyond that the line speaks of something else
@@ -82,8 +83,12 @@ class Floor:
         return []
 
     def is_free(self, voice: Voice, now: int) -> bool:
-        """Whether the caller leaves the floor to the agent."""
-        return not voice.stirring and now - voice.voiced_to >= FRAME and (not voice.talking or now - voice.end >= EARLY)
+        """Whether the caller leaves the floor to the agent, who has something to say."""
+        speech = self.speech
+        if voice.stirring or (voice.talking and now - voice.end < EARLY):
+            return False
+        waited = now - speech.not_before if speech else 0
+        return now - voice.sounded_to >= FRAME or waited >= POLITE
 
     def resume(self) -> None:
         """It was no speech: go on with the sentence that was broken off."""

@@ -123,6 +123,8 @@ class Voice:
         self._next: int | None = None
         self._recent: deque[_Piece] = deque(maxlen=WINDOW + LOOK_BACK)
         self._pieces: list[_Piece] = []
+        self.sounded_to = 0
+        """The sample after the last piece with any sound, like a voice or not."""
         self.voiced_to = 0
         """The sample after the last of those."""
         self._sounds = [False] * (LATELY - 1)  # whether the last pieces were sound
@@ -226,6 +228,8 @@ class Voice:
     def _take(self, piece: _Piece, events: list[VoiceEvent]) -> None:
         if piece.sign:
             self.sign_at = piece.at
+        if piece.sound:
+            self.sounded_to = piece.at + PIECE
         if piece.voice:
             self.voiced += PIECE
             self.voiced_to = piece.at + PIECE

@@ -86,7 +86,8 @@ def _digit_near(words: Sequence[str], at: int, here: int) -> bool:
     """Whether a word that sounds like a digit stands where one would: before a digit, or at the end after two."""
     follows = [_bare(word) for word in words[here + 1 : here + 3]]
     if follows:
-        if _bare(words[here]) == "for" and len(follows) == 1 and follows[0].isdecimal() and len(follows[0]) >= IN_CODE:
+        rest = [_bare(word) for word in words[here + 1 :]]
+        if _bare(words[here]) == "for" and all(map(_digital, rest)) and len("".join(_items(rest))) >= IN_CODE:
             return True  # "for 417" at the very end
         before = at < here or _bare(words[here - 1]) in ("is", "number", "was", "be") if here else False
         return before and (_digital(follows[0]) or (follows[0] in ALIKE and _digital(follows[-1])))
