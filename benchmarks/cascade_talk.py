@@ -86,9 +86,10 @@ SCRIPT: tuple[tuple[str, Callable[[Answer], bool]], ...] = (
 
 def _calls(share: float) -> list[Talk]:
     """Whom the script is spoken by, and on which lines; some of them without a limit."""
+    human = [voice for voice in voices() if voice in HUMAN]
     if share < 1:
-        return [Talk(voice, kind) for voice in ("slt",) for kind in ("clean", "pink")]
-    held = [Talk(voice, kind) for voice in voices() if voice in HUMAN for kind in ("clean", *NOISY)]
+        return [Talk(voice, kind) for voice in (human if share >= 0.5 else human[:1]) for kind in ("clean", "pink")]
+    held = [Talk(voice, kind) for voice in human for kind in ("clean", *NOISY)]
     others = [Talk(voice) for voice in voices() if voice not in HUMAN]
     return [*held, *others, Talk("rms", "babble")]
 

@@ -22,6 +22,7 @@ DUCKED = 0.1  # of full level, -20 dB: out of the caller's way, and still there 
 FADE = RATE // 200  # samples, 5 ms, in which the level changes: faster would click
 # From its first sign to its last piece, for real speech: by the time that this is heard, a third of a second.
 SPEECH = round(0.2 * RATE)
+UTTERANCE = round(0.26 * RATE)  # the same, where hisses and closures count too: there is an utterance under way
 VOICED = round(0.12 * RATE)  # of that, like a voice: a fit of coughing is long, and mostly noise
 POLITE = RATE  # for which an agent with something to say waits for a sound that is no voice to end: it may become one
 CALM = round(0.24 * RATE)  # without a voice after which a ducked agent is loud again
@@ -75,12 +76,18 @@ class Floor:
             self._level = DUCKED
             self._since, self._voiced = voice.sign_at or now, voiced
             return self._back(speech, now)
-        elif now - max(self._stirred_at, voice.voiced_to) >= CALM:
-            self._level = 1.0
-        elif voice.voiced_to - self._since >= SPEECH and voice.voiced - self._voiced >= VOICED and self._level != 1.0:
+        elif self._level != 1.0 and self._is_speech(voice):
             self.silenced = True
             return self._back(speech, now)
+        elif now - max(self._stirred_at, voice.voiced_to, voice.end if voice.talking else 0) >= CALM:
+            self._level = 1.0
         return []
+
+    def _is_speech(self, voice: Voice) -> bool:
+        """Whether what it has ducked for has lasted as a voice does, or as an utterance."""
+        if voice.voiced - self._voiced < VOICED:
+            return False
+        return voice.voiced_to - self._since >= SPEECH or (voice.talking and voice.end - self._since >= UTTERANCE)
 
     def is_free(self, voice: Voice, now: int) -> bool:
         """Whether the caller leaves the floor to the agent, who has something to say."""
