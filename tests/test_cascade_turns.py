@@ -28,8 +28,6 @@ DONE = (
     "Good morning.",
     "Thank you. Goodbye.",
     "Thank you very much.",
-    "Remember that the dentist is on Friday.",
-    "Please remember that my sister is called Anna.",
 )
 OPEN = (
     "What is my?",
@@ -65,6 +63,8 @@ MAYBE = (
     "It costs twenty five.",
     "We are going to Portugal in May.",
     "I feel well.",
+    "Remember that the dentist is on Friday.",
+    "Yes,",
 )
 
 

@@ -84,10 +84,11 @@ def finish(text: str) -> Finish:
     if not words:
         return Finish.OPEN
     said, last = " ".join(words), words[-1]
-    if text.rstrip().endswith((",", "-", "\u2014", "...", "\u2026", ":", ";")) and not _SHORT.fullmatch(said):
-        return Finish.OPEN
+    hangs = text.rstrip().endswith((",", "-", "\u2014", "...", "\u2026", ":", ";"))
     if _SHORT.fullmatch(said):
-        return Finish.DONE
+        return Finish.MAYBE if hangs else Finish.DONE
+    if hangs:
+        return Finish.OPEN
     clause = re.findall(r"[a-z0-9']+", re.split(r"[.?!,;]\s", text.rstrip(" .?!"))[-1])
     asks = _QUESTION.search(" ".join(clause))
     if last in _OPENERS and len(words) <= _OPENING:
