@@ -69,10 +69,6 @@ _ASKED = re.compile(r"\b(?:what|where|when|who|whose|which|how|why)\b")  # which
 _VERB = re.compile(
     r"\b(?:is|are|was|were|am|do|does|did|can|could|will|would|has|have|had|should|(?:what|where|who|when|how)'s)\b"
 )
-_TOLD = re.compile(
-    r"\b(?:remember|forget|note|write down|keep in mind)\b.*"
-    r"\b(?:is|are|was|called|named|lives?|likes?|works?|have|has|at|on|in) \S"
-)
 _RECENT = 200  # letters from the end that tell whether it is finished
 _SAYS = 3  # words of a question that says something; "what is my" is caught by its end
 
@@ -100,9 +96,7 @@ def finish(text: str) -> Finish:
         return Finish.OPEN
     if digits := _digits_at_end(words):
         return Finish.MAYBE if digits >= _GROUPS or not _NUMBER.search(said) else Finish.OPEN
-    if asks and _VERB.search(said) and len(clause) >= _SAYS:
-        return Finish.DONE
-    return Finish.DONE if _TOLD.search(said) else Finish.MAYBE
+    return Finish.DONE if asks and _VERB.search(said) and len(clause) >= _SAYS else Finish.MAYBE
 
 
 def _digits_at_end(words: list[str]) -> int:
