@@ -19,8 +19,8 @@ def _samples(seconds: float) -> int:
 
 
 # Silence behind the last word after which a turn is over, and the agent's first sound may come.
-DECIDE = {Finish.DONE: EARLY, Finish.MAYBE: _samples(0.5), Finish.OPEN: _samples(1.1)}
-SOUND = {Finish.DONE: _samples(0.64), Finish.MAYBE: _samples(0.8), Finish.OPEN: _samples(1.4)}
+DECIDE = {Finish.DONE: EARLY, Finish.MAYBE: _samples(0.5), Finish.OPEN: _samples(1.0)}
+SOUND = {Finish.DONE: _samples(0.64), Finish.MAYBE: _samples(0.77), Finish.OPEN: _samples(1.2)}
 """Pauses within a sentence last up to 0.7 s; a caller who goes on before the agent is heard has lost nothing."""
 MOST = {Finish.DONE: _samples(0.5), Finish.MAYBE: _samples(0.9), Finish.OPEN: _samples(2.0)}
 """As far as a slow caller draws out the former."""
