@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -15,17 +16,20 @@ from ..codecs import dtmf
 from ..codecs.framing import FRAME, RATE
 from ..engines import base as engines
 from ..engines.base import Busy, Conversation, Opening, Sound
+from . import ledger
 from .admission import Refused, Ticket
-from .lines.base import Digit, Heard, In, Line, Out, Played, ProtocolError, Started, Stopped
+from .lines import base as lines
+from .lines import notes
+from .lines.base import Line, Out, ProtocolError
 from .observe import logs
 from .observe.metrics import CallStats
-from .observe.records import CallRecord, measured
 from .playout import Playout
 from .reminders import Reminders
+from .reports import Reports
 from .switchboard import FAREWELL, End, Switchboard
 from .tape import Tape
 
-START_LIMIT = 5.0  # seconds; Twilio starts a stream within one, a stranger may hold a socket no longer
+LAST_WORDS = 1.0  # seconds for telling a peer why its call is over, before the socket is closed
 SLOW_READER = 2.0  # seconds that one message may take to leave; the slot is worth more than a stuck peer
 LOST_LIMIT = 20.0  # seconds without an engine after which the caller is told instead of kept
 CREEP = 0.001  # share of a frame's lateness that is taken for a caller's slower clock: minutes, so jitter is not
@@ -56,16 +60,18 @@ class Call:
         self.started = datetime.now(UTC)
         self.finished = loop.create_future()
         self.playout = Playout(line.rate)
+        self._reports = Reports()
         self._now = loop.time
         self._wire = wire
         self._conversation: Conversation
-        self._reminders: Reminders
-        self._tape: Tape
+        self.reminders: Reminders
+        self.tape: Tape
         self._asked: deque[tuple[int, float]] = deque()  # frames without a reply: their clock, when handed over
         self._mouth = float("inf")  # when the caller spoke sample 0, by the loop's clock
         self._active_at = self.began
         self._sending_since: float | None = None
         self._lost_at: float | None = None
+        self._why = ""  # the call failed, in words for its peer
         self._voided = 0  # samples of the agent to leave out: a clip of ours is playing in their place
 
     @property
@@ -76,10 +82,15 @@ class Call:
     def seconds(self) -> float:
         return self._now() - self.began
 
+    @property
+    def lost(self) -> bool:
+        """Whether it has no engine just now."""
+        return self._lost_at is not None
+
     async def run(self) -> None:
         refused = await self._start()
         if refused is not None:
-            await self._wire.close(1008, refused)
+            await self._part(1008, refused.message, refused, notes.Over(refused.code))
             return
         board = self.board
         board.calls[self.id] = self
@@ -117,16 +128,16 @@ class Call:
 
     # -- the parts of a call, in the order in which they come ----------------------------------------------------
 
-    async def _start(self) -> str | None:
+    async def _start(self) -> notes.Trouble | None:
         """Wait for the start, check who it is, open the conversation; returns why not, if not."""
         metrics = self.board.metrics
         try:
-            async with asyncio.timeout(START_LIMIT):
+            async with asyncio.timeout(self.line.start_limit):
                 started = await self._first()
             self.log = self.log.bind(call=started.call)
             self.ticket = self.board.admission.confirm(started.call, started.parameters.get("token", ""))
         except TimeoutError:
-            why, told = "silent", f"no start within {START_LIMIT:.0f} s"
+            why, told = "silent", f"no start within {self.line.start_limit:.0f} s"
         except ProtocolError as error:
             metrics.protocol_errors[self.line.name] += 1
             why, told = "protocol", str(error)
@@ -134,7 +145,7 @@ class Call:
             why, told = error.why, str(error)
         else:
             try:
-                await self._open()
+                await self._open(started)
                 return None
             except BaseException as error:
                 self.board.admission.leave(self.ticket, End.ENGINE)
@@ -143,35 +154,37 @@ class Call:
                 why, told = "busy", str(error)
         metrics.refused[why] += 1
         self.log.warning("stream refused", why=told)
-        return told
+        return notes.Trouble(told, why)
 
-    async def _first(self) -> Started:
+    async def _first(self) -> lines.Started:
         async for data in self._wire:
             for event in self.line.receive(data, self._now()):
-                if isinstance(event, Started):
+                if isinstance(event, lines.Started):
                     return event
-                raise ProtocolError("the stream ended before it started")
+                if not isinstance(event, lines.Reply):
+                    raise ProtocolError("the stream ended before it started")
+                await self._send(event.out)
         raise ProtocolError("the socket closed before the start")
 
-    async def _open(self) -> None:
+    async def _open(self, started: lines.Started) -> None:
         ticket, settings = self.ticket, self.ticket.settings
         opening = Opening(
             call=self.id,
             greeting=settings.greeting,
             interruptible=settings.interruptible,
-            persona=settings.persona,
+            persona=settings.persona if started.persona is None else started.persona,
             share=self.board.settings.memory.share,
         )
         mind = self.board.mind
-        self._reminders = Reminders(mind, settings, self.id, ticket.identity, self.line.rate, self.log)
+        self.reminders = Reminders(mind, settings, self.id, ticket.identity, self.line.rate, self.log)
         try:
-            self._conversation = await self.board.engine.open(await self._reminders.begin(opening), ticket.lease)
+            self._conversation = await self.board.engine.open(await self.reminders.begin(opening), ticket.lease)
         except BaseException:
-            self._reminders.close()
+            self.reminders.close()
             raise
-        self._reminders.attach(self._conversation)
+        self.reminders.attach(self._conversation)
         folder = settings.recordings if settings.record else None
-        self._tape = Tape(folder, self.id, self.line.rate, self.playout, self.log)
+        self.tape = Tape(folder, self.id, self.line.rate, self.playout, self.log)
         self.log.info("call started", caller=ticket.caller, number=ticket.number, direction=ticket.direction)
 
     async def _listen(self) -> None:
@@ -182,40 +195,55 @@ class Call:
                 stats.messages += 1
                 events = receive(data, now())
                 if events:
-                    self._take(events)
+                    for out in self._take(events):
+                        await self._send(out)
             self.end(End.CLOSED)
         except ProtocolError as error:
             self.board.metrics.protocol_errors[self.line.name] += 1
             self.log.warning("the peer broke the protocol", error=str(error))
+            self._why = str(error)
             self.end(End.PROTOCOL)
+        except ConnectionError:
+            self.end(End.CLOSED)
         except Exception:
             self._fault()
 
-    def _take(self, events: list[In]) -> None:
+    def _take(self, events: list[lines.In]) -> list[Out | None]:
+        """Do what the peer wants; gives the answers."""
+        answers: list[Out | None] = []
         for event in events:
             match event:
-                case Heard():
+                case lines.Heard():
                     self._heard(event)
-                case Played(position):
+                case lines.Played(position):
                     self._played(position)
-                case Digit(digit):
+                case lines.Digit(digit):
                     self._digit(digit)
-                case Stopped():
+                case lines.Stopped():
                     self.end(End.CALLER)
-                case Started():
+                case lines.Reply(out):
+                    answers.append(out)
+                case lines.Say(text, interruptible):
+                    answers.append(self.line.tell(notes.Asked(self.say(text, interruptible))))
+                case lines.Inject(context):
+                    answers.append(self.line.tell(notes.Asked(self.inject(context))))
+                case lines.Cancel(id):
+                    self._conversation.cancel(id)
+                case lines.Started():
                     pass
+        return answers
 
-    def _heard(self, heard: Heard) -> None:
+    def _heard(self, heard: lines.Heard) -> None:
         now = self._now()
         self.stats.frames += 1
         mouth = now - (heard.at + FRAME) / RATE
         self._mouth = mouth if mouth < self._mouth else self._mouth + (mouth - self._mouth) * CREEP
         self._asked.append((heard.at, now))
         self._conversation.send(heard.frame, heard.at)
-        self._reminders.hear(heard.pcm, heard.at)
+        self.reminders.hear(heard.pcm, heard.at)
         if np.maximum.reduce(heard.pcm) > QUIET:
             self._active_at = now
-        self._tape.caller(heard.pcm, heard.at)
+        self.tape.caller(heard.pcm, heard.at)
 
     def _played(self, position: int) -> None:
         now = self._now()
@@ -230,16 +258,17 @@ class Call:
         self.log.info("digit", action=action)
         if action == "hangup":
             self.end(End.DIGIT)
-        elif action == "transfer":
+        elif action == "transfer" and self.line.by_carrier:
             self.transfer(number)
         elif action == "forget":
-            self._reminders.forget()
+            self.reminders.forget()
         else:
             self._conversation.digit(digit)
 
     async def _reply(self) -> None:
         """The agent's side: the engine's events out to the peer."""
         try:
+            await self._tell(notes.Ready(self.id))
             await self._send(self.line.mark(self.playout.probe(self._now())))
             async for event in self._conversation:
                 if isinstance(event, Sound):
@@ -271,26 +300,29 @@ class Call:
         silent = not len(pcm) or (np.maximum.reduce(pcm) < QUIET and np.minimum.reduce(pcm) > -QUIET)
         if not silent:
             self._active_at = now
+        await self._tell(self._reports.voice(silent, now))
         self.stats.lead.observe(self.playout.lead(now))
         plan = self.playout.plan(now, len(pcm), silent, answers)
         if plan.clear:
-            self._tape.void_agent(now, self._origin)
+            self.tape.void_agent(now, self._origin)
             await self._send(self.line.flush())
         if plan.cut:
             pcm = pcm[plan.cut :]
         if plan.pad:
             pcm = np.concatenate((np.zeros(plan.pad, np.int16), pcm))
         if len(pcm):
-            self._tape.agent(pcm, now, self._origin)
+            self.tape.agent(pcm, now, self._origin)
             await self._send(self.line.sound(pcm))
         if plan.mark is not None:
             await self._send(self.line.mark(plan.mark))
 
     async def _note(self, event: engines.TextEvent) -> None:
-        self._reminders.note(event)
+        if facts := self.reminders.note(event):
+            await self._tell(notes.Memory(facts))
+        await self._tell(self._reports.of(event))
         match event:
             case engines.Flush():
-                self._tape.void_agent(self._now(), self._origin)
+                self.tape.void_agent(self._now(), self._origin)
                 self.playout.clear()
                 await self._send(self.line.flush())
             case engines.Lost(back_in):
@@ -298,7 +330,7 @@ class Call:
                 self._asked.clear()
                 self._lost_at = self._now()
                 self.log.warning("engine lost in mid-call", back_in=back_in)
-                await self._hand_over(self.board.lost_sound)
+                await self._hand_over(self.board.lost_sound[self.line.rate])
             case engines.Back():
                 self._lost_at = None
                 self._asked.clear()
@@ -310,6 +342,7 @@ class Call:
                 asyncio.get_running_loop().call_later(lead, self.end, End.AGENT)
             case engines.Ended(reason):
                 self.log.error("the engine ended the conversation", reason=reason)
+                self._why = reason
                 self.end(End.ENGINE)
             case _:
                 pass
@@ -342,16 +375,25 @@ class Call:
         """Give the slot back first, then say goodbye, then write it down."""
         board = self.board
         try:
-            self._reminders.close()
+            self.reminders.close()
             await self._conversation.close()
             board.admission.leave(self.ticket, f"{end}:{self.transfer_to}" if self.transfer_to else end)
             await self._say_goodbye(end)
-            await self._wire.close(1000, end)
-            await self._tape.close()
+            last = [notes.Trouble(self._why, end)] if self._why else []
+            await self._part(1000, end, *last, notes.Over(end))
+            await self.tape.close()
             self._account(end)
         finally:
             del board.calls[self.id]
             self.finished.set_result(None)
+
+    async def _part(self, code: int, reason: str, *last: notes.Note) -> None:
+        """Tell the peer why, if it listens, and close."""
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(LAST_WORDS):
+                for note in last:
+                    await self._tell(note)
+        await self._wire.close(code, reason)
 
     async def _say_goodbye(self, end: End) -> None:
         """A planned end is ended at the carrier first, so that closing the stream plays no apology."""
@@ -366,7 +408,7 @@ class Call:
         self._count()
         self.board.metrics.finish(self.stats, end)
         if self.board.records:
-            self.board.records.add(self._record(end))
+            self.board.records.add(ledger.record(self, end))
         self.log.info("call ended", end=str(end), seconds=round(self.seconds, 1))
 
     def _count(self) -> None:
@@ -376,24 +418,11 @@ class Call:
         stats.dropped_samples = self._conversation.dropped * FRAME * self.line.rate // RATE
         stats.underruns, stats.recoveries = self.playout.underruns, self.playout.recoveries
 
-    def _record(self, end: End) -> CallRecord:
-        ticket = self.ticket
-        return CallRecord(
-            call=self.id,
-            line=self.line.name,
-            direction=ticket.direction,
-            caller=ticket.caller,
-            number=ticket.number,
-            engine=self.board.engine.name,
-            started=self.started,
-            seconds=round(self.seconds, 3),
-            end=end,
-            recording=self._tape.path,
-            memories=self._reminders.given,
-            **measured(self.stats),
-        )
-
     # -- helpers -----------------------------------------------------------------------------------------------
+
+    async def _tell(self, note: notes.Note | None) -> None:
+        if note is not None:
+            await self._send(self.line.tell(note))
 
     async def _send(self, out: Out | None) -> None:
         if out is not None:
@@ -412,19 +441,4 @@ class Call:
 
     def describe(self) -> dict[str, Any]:
         """The call as operators see it."""
-        stats, ticket = self.stats, self.ticket
-        return {
-            "call": self.id,
-            "line": self.line.name,
-            "direction": ticket.direction,
-            "caller": ticket.caller,
-            "number": ticket.number,
-            "seconds": round(self.seconds, 1),
-            "engine": self.board.engine.name,
-            "state": "engine lost" if self._lost_at is not None else "talking",
-            "lead_ms": round(self.playout.aim * 1000),
-            "mouth_to_ear_ms": round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
-            "frames": stats.frames,
-            "underruns": self.playout.underruns,
-            "memories": self._reminders.given,
-        }
+        return ledger.describe(self)

@@ -25,7 +25,8 @@ from .admission import Admission
 from .auth import BadKeys, Tokens
 from .call import Call
 from .config import Settings
-from .lines import twilio
+from .lines.client import ClientLine
+from .lines.twilio import TwilioLine
 from .memory import begin
 from .memory.client import Mind
 from .observe import logs
@@ -136,7 +137,9 @@ class Daemon:
             tokens=await self._stack.enter_async_context(self._open_tokens()),
             metrics=metrics,
             records=self._open_records(),
-            lost_sound=_lost_sound(settings.calls.lost_sound),
+            lost_sound={
+                line.rate: _lost_sound(settings.calls.lost_sound, line.rate) for line in (TwilioLine, ClientLine)
+            },
             farewell=self._farewell,
         )
         metrics.engine_ready = lambda: self.engine.ready
@@ -260,7 +263,7 @@ class Daemon:
 
     async def _farewell(self, call: Call) -> None:
         """End a planned call at Twilio, so that it does not go on to the apology."""
-        if self._rest is None:
+        if self._rest is None or not call.line.by_carrier:
             return
         try:
             if call.transfer_to:
@@ -271,16 +274,16 @@ class Daemon:
             call.log.warning("Twilio did not end the call", error=str(error))
 
 
-def _lost_sound(path: Path | None) -> NDArray[np.int16]:
+def _lost_sound(path: Path | None, rate: int) -> NDArray[np.int16]:
     """What a caller hears while the engine is away, at the line's rate."""
     if path is not None:
         try:
-            sound = wav.load(path, twilio.RATE)
+            sound = wav.load(path, rate)
         except (OSError, ValueError) as error:
             raise StartFailed(f"calls.lost_sound = {str(path)!r} cannot be played: {error}") from None
         samples: NDArray[np.float32] = np.rint(sound.clip(-1, 1) * 32767)
         return samples.astype(np.int16)
-    time = np.arange(int(TONE_SECONDS * twilio.RATE)) / twilio.RATE
+    time = np.arange(int(TONE_SECONDS * rate)) / rate
     fade = np.minimum(1, np.minimum(time, TONE_SECONDS - time) / TONE_FADE)
     tone: NDArray[np.float64] = 32767 * TONE_LEVEL * fade * np.sin(2 * np.pi * TONE_HERTZ * time)
     return tone.astype(np.int16)

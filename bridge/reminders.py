@@ -58,22 +58,22 @@ class Reminders:
         if self._attention:
             self._attention.hear(pcm, at)
 
-    def note(self, event: engines.TextEvent) -> None:
-        """What the engine reports."""
+    def note(self, event: engines.TextEvent) -> tuple[str, ...]:
+        """What the engine reports. Gives the facts that the model knows by it, and did not before."""
         if isinstance(event, engines.Words) and event.speaker == "caller":
             self._heard(event)
         attention = self._attention
         if not attention:
-            return
+            return ()
         match event:
             case engines.Words(speaker="agent", text=text, final=True):
                 attention.said(text)
             case engines.Remember(text):
                 attention.keep(text)
             case engines.Injected(id):
-                self._took(attention.answered(id, taken=True))
+                return self._took(attention.answered(id, taken=True))
             case engines.Said(id, _) if id != OPENING:  # that is the greeting
-                self._took(attention.answered(id, taken=True))
+                return self._took(attention.answered(id, taken=True))
             case engines.Refused(id):
                 attention.answered(id, taken=False)
             case engines.Cut(id) if id != OPENING:
@@ -82,6 +82,7 @@ class Reminders:
                 attention.anew()
             case _:
                 pass
+        return ()
 
     def forget(self) -> None:
         """The caller wants to be forgotten."""
@@ -124,7 +125,9 @@ class Reminders:
             id = conversation.inject(remind.text, how=WAYS[how], turn=remind.turn)
         self._attention.asked(id, remind)
 
-    def _took(self, memories: int) -> None:
-        if memories:
-            self.given += memories
-            self._log.info("the model was reminded", memories=memories)
+    def _took(self, remind: Remind | None) -> tuple[str, ...]:
+        if remind is None or not remind.memories:
+            return ()
+        self.given += len(remind.memories)
+        self._log.info("the model was reminded", memories=len(remind.memories))
+        return remind.facts or (remind.text,)  # what a call begins with is one text

@@ -70,8 +70,8 @@ class Switchboard:
     """Checks the tokens of clients and operators, where `settings.auth.takes_tokens`."""
     metrics: Metrics
     records: Records | None
-    lost_sound: NDArray[np.int16]
-    """Played while a lost engine comes back, at 8 kHz."""
+    lost_sound: dict[int, NDArray[np.int16]]
+    """Played while a lost engine comes back, by a line's rate."""
     farewell: Farewell
     """Ends a planned call at the carrier, before its socket closes."""
     calls: dict[str, Call] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The one port: Twilio's webhooks and streams, health, metrics and the operator's API."""
+"""The one port: Twilio's webhooks and streams, clients, health, metrics and the operator's API."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .call import Call
 from .config import is_loopback
 from .memory.client import Mind
 from .observe import logs
+from .streams import Streams
 from .switchboard import End, Switchboard
 from .telephony.rest import Rest, TelephonyError
 from .telephony.webhooks import Webhooks
@@ -162,7 +163,10 @@ class Operator:
 
     async def transfer(self, request: web.Request) -> web.Response:
         wanted = await _body(request, TransferTo)
-        self._call(request).transfer(wanted.number)
+        call = self._call(request)
+        if not call.line.by_carrier:
+            raise auth.Denied(409, "only a telephone call can be transferred")
+        call.transfer(wanted.number)
         return web.Response(status=204)
 
     def _call(self, request: web.Request) -> Call:
@@ -197,6 +201,7 @@ def main_app(board: Switchboard, rest: Rest | None, base: str) -> web.Applicatio
     return _app(
         Health(board).routes(),
         Webhooks(board, base, rest is not None).routes(),
+        Streams(board, base).routes(),
         Operator(board, rest, base).routes(),
     )
 

@@ -22,15 +22,17 @@ class Framer:
     """Cuts one line's audio into frames.
 
     `rate` is the line's, `width` the bytes of one of its samples, `silence` that sample when nothing is heard.
-    Frames come out as the line's bytes, with the 24 kHz clock of their first sample.
+    Frames come out as the line's bytes, with the 24 kHz clock of their first sample. `dead` is after how many
+    seconds without a chunk the far end must be gone; silence is fed that long.
     """
 
-    def __init__(self, rate: int, width: int, silence: bytes) -> None:
+    def __init__(self, rate: int, width: int, silence: bytes, dead: float = DEAD) -> None:
         self.rate = rate
         self.gap_samples = 0
         self.late_samples = 0
         self._width = width
         self._silence = silence
+        self._dead = dead
         self._frame_bytes = FRAME * rate // RATE * width
         self._tolerance = int(TOLERANCE * rate)
         self._max_gap = int(MAX_GAP * rate)
@@ -71,7 +73,7 @@ class Framer:
 
     def fill_stall(self, now: float) -> None:
         """Put in the silence that is due because no chunk has come for `STALL`, a frame at a time."""
-        quiet = 0.0 if self._heard_when is None else min(now - self._heard_when, DEAD)
+        quiet = 0.0 if self._heard_when is None else min(now - self._heard_when, self._dead)
         if quiet < STALL:
             return
         frames = int((quiet - STALL) / FRAME_SECONDS) + 1
@@ -80,7 +82,7 @@ class Framer:
         self._stalled = owed
 
     def dead(self, now: float) -> bool:
-        return self._heard_when is not None and now - self._heard_when > DEAD
+        return self._heard_when is not None and now - self._heard_when > self._dead
 
     def _fill(self, samples: int) -> None:
         self._buffer += self._silence * samples

@@ -1,7 +1,7 @@
-"""8 kHz to 24 kHz and back for live calls, exactly; any rate to any other for files.
+"""8 kHz to 24 kHz and back for live calls, exactly; other rates of live clients; any rate to any other for files.
 
-The live filter is a linear-phase low-pass at 24 kHz: flat to 3.3 kHz, 70 dB down from 4.6 kHz. Up delays by
-47.5 samples of 24 kHz and Down by 45.5: under 2 ms each, and together 31 samples of 8 kHz.
+The filter of telephone calls is a linear-phase low-pass at 24 kHz: flat to 3.3 kHz, 70 dB down from 4.6 kHz. Up
+delays by 47.5 samples of 24 kHz and Down by 45.5: under 2 ms each, and together 31 samples of 8 kHz.
 
 Samples enter the filter as whole numbers and its taps are multiples of TAP_STEP, so no sum is ever rounded in
 float64: however the input is cut into pushes, the output is the same to the last bit.
@@ -36,17 +36,19 @@ def _kaiser(offset: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.i0(BETA * np.sqrt(1 - offset**2)) / np.i0(BETA)
 
 
-def _taps(gain: int) -> NDArray[np.float64]:
-    middle = (TAPS - 1) / 2
-    time = np.arange(TAPS, dtype=np.float64) - middle
-    taps = np.sinc(2 * CUTOFF * time) * _kaiser(time / middle)
+def _taps(gain: int, ratio: int = RATIO) -> NDArray[np.float64]:
+    """The filter at `ratio` times the lower rate, where it is computed."""
+    middle = (PAST * ratio - 1) / 2
+    time = np.arange(PAST * ratio, dtype=np.float64) - middle
+    taps = np.sinc(2 * CUTOFF * RATIO / ratio * time) * _kaiser(time / middle)
     steps: NDArray[np.float64] = np.rint(taps * (gain / taps.sum()) / TAP_STEP)
     return steps * TAP_STEP
 
 
-def _matrix(gain: int, ages: NDArray[np.int64]) -> NDArray[np.float64]:
+def _matrix(gain: int, ages: NDArray[np.int64], ratio: int = RATIO) -> NDArray[np.float64]:
     """The tap for each age, which is how far an output lies behind an input; zero where the filter ends."""
-    return np.where((ages >= 0) & (ages < TAPS), _taps(gain)[ages.clip(0, TAPS - 1)], 0.0)
+    taps = _taps(gain, ratio)
+    return np.where((ages >= 0) & (ages < len(taps)), taps[ages.clip(0, len(taps) - 1)], 0.0)
 
 
 def _rows(x: NDArray[np.floating], step: int, width: int) -> NDArray[np.floating]:
@@ -148,6 +150,40 @@ class Down:
         product = layout.product(n)
         np.rint(product, out=product)
         return _clip(product, _DOWN_LOW, _DOWN_HIGH, np.empty(n, np.int16))
+
+
+class Convert:
+    """One stream of 16-bit sound from a rate to another, of 8, 16, 24 and 48 kHz.
+
+    As many samples come out as the rates say; what is short of a whole period (at most two samples) waits for the
+    next push. Flat to 0.41 of the lower rate, 70 dB down from 0.58; the delay is under 2 ms.
+    """
+
+    def __init__(self, rate_in: int, rate_out: int) -> None:
+        common = gcd(rate_in, rate_out)
+        self._ups, self._downs = rate_out // common, rate_in // common
+        ratio = max(self._ups, self._downs)
+        self._history = -(-PAST * ratio // self._ups)  # input samples that the filter looks back on
+        # In samples of the rate that both divide: one row of inputs, and its outputs.
+        times_in = self._ups * np.arange(-self._history, BLOCK * self._downs)
+        times_out = self._downs * np.arange(BLOCK * self._ups)
+        self._filter = _matrix(self._ups, times_out - times_in[:, None], ratio)
+        self._past: NDArray[np.float64] = np.zeros(self._history)  # then what waits for the rest of its period
+
+    def push(self, pcm: NDArray[np.int16]) -> NDArray[np.int16]:
+        x: NDArray[np.float64] = np.concatenate((self._past, pcm))
+        periods = (len(x) - self._history) // self._downs
+        self._past = x[periods * self._downs :].copy()
+        blocks = -(-periods // BLOCK)
+        if not blocks:
+            return np.zeros(0, np.int16)
+        step = BLOCK * self._downs
+        padded = np.zeros(self._history + blocks * step)
+        padded[: len(x)] = x[: len(padded)]
+        product = (np.ascontiguousarray(_rows(padded, step, self._history + step)) @ self._filter).reshape(-1)
+        outputs = product[: periods * self._ups]
+        np.rint(outputs, out=outputs)
+        return _clip(outputs, _DOWN_LOW, _DOWN_HIGH, np.empty(len(outputs), np.int16))
 
 
 def resample(pcm: NDArray[np.float32], rate_in: int, rate_out: int) -> NDArray[np.float32]:

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .notes import Note
+
 
 class ProtocolError(Exception):
     """The peer broke the protocol. Its call ends or the message is left out; nobody else notices."""
@@ -20,6 +22,8 @@ class Started:
     call: str
     stream: str
     parameters: dict[str, str] = field(repr=False)
+    persona: str | None = field(default=None, repr=False)
+    """Who the agent is to be, if the peer has a say in that."""
 
 
 @dataclass(slots=True)
@@ -52,7 +56,20 @@ class Stopped:
     """The peer has ended the call."""
 
 
-In: TypeAlias = Started | Heard | Digit | Played | Stopped
+@dataclass(frozen=True, slots=True)
+class Say:
+    text: str = field(repr=False)
+    interruptible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inject:
+    context: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    id: int
 
 
 class Out(NamedTuple):
@@ -65,9 +82,23 @@ class Out(NamedTuple):
         return f"Out({len(self.data)} bytes)"
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The line itself has this to answer."""
+
+    out: Out
+
+
+In: TypeAlias = Started | Heard | Digit | Played | Stopped | Say | Inject | Cancel | Reply
+
+
 class Line(Protocol):
     name: str
     rate: int
+    start_limit: float
+    """Seconds within which a stream must start."""
+    by_carrier: bool
+    """Whether a carrier stands behind it, that ends and transfers its calls."""
 
     @property
     def gap_samples(self) -> int:
@@ -95,3 +126,6 @@ class Line(Protocol):
 
     def flush(self) -> Out | None:
         """Void what the peer has not played yet; positions begin at 0 again."""
+
+    def tell(self, note: Note) -> Out | None:
+        """Tell the peer, if it can read."""

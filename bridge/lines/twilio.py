@@ -14,6 +14,7 @@ from ...codecs import g711
 from ...codecs.framing import Framer
 from ...codecs.resample import Down, Up
 from .base import Digit, Heard, In, Out, Played, ProtocolError, Started, Stopped
+from .notes import Note
 
 RATE = 8000
 MAX_MESSAGE = 64 * 1024  # bytes; Twilio sends about 300, a start with every parameter full about 20 KiB
@@ -123,6 +124,8 @@ _known = frozenset({"connected", "start", "media", "dtmf", "mark", "stop"})
 class TwilioLine:
     name = "twilio"
     rate = RATE
+    start_limit = 5.0  # seconds; Twilio starts a stream within one, a stranger may hold a socket no longer
+    by_carrier = True
 
     def __init__(self) -> None:
         self.state = State.OPENED
@@ -174,6 +177,9 @@ class TwilioLine:
     def flush(self) -> Out:
         self._generation += 1
         return Out(self._clear)
+
+    def tell(self, note: Note) -> None:
+        """A telephone has nothing to read on."""
 
     def _receive(self, data: str | bytes, now: float) -> list[In]:
         message = self._decode(data)

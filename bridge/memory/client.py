@@ -225,13 +225,13 @@ class Attention:
         """The engine was asked, under this id, to take a reminder in."""
         self._asked[id] = (remind, monotonic())
 
-    def answered(self, id: int, taken: bool, again: bool = False) -> int:
+    def answered(self, id: int, taken: bool, again: bool = False) -> Remind | None:
         """The engine has taken in what it was asked under this id, or not; other ids are none of ours.
 
-        `again` when it may be asked once more. Gives how many memories the model has got by it.
+        `again` when it may be asked once more. Gives what the model has got by it.
         """
         if id not in self._asked:
-            return 0
+            return None
         remind, since = self._asked.pop(id)
         if id != OPENING:
             self._mind.counts["taken" if taken else "refused"] += 1
@@ -239,7 +239,7 @@ class Attention:
             self._given.update(dict.fromkeys(remind.memories))
         if taken or id != OPENING:  # what had no room at the beginning may have some later, one by one
             self._mind._tell(self.id, wire.Took(remind.memories, taken, monotonic() - since, again))
-        return len(remind.memories) if taken else 0
+        return remind if taken else None
 
     def anew(self) -> None:
         """The engine has lost what it was given; it is asked again for what the call began with."""

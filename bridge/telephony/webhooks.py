@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import cast
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from .. import auth
 from ..admission import Refused
 from ..call import Call
 from ..config import Calls
-from ..lines.base import Out
 from ..lines.twilio import MAX_MESSAGE, TwilioLine
 from ..observe import logs
+from ..sockets import CLOSE_LIMIT, SocketWire
 from ..switchboard import End, Switchboard
 from . import signature, twiml
 
-CLOSE_LIMIT = 2.0  # seconds for a socket to close in good order; then it is cut
 FORM = "application/x-www-form-urlencoded"  # what Twilio posts
 OVER = frozenset({"completed", "busy", "failed", "no-answer", "canceled"})
 
 log = logs.get(line="twilio")
-
-
-class SocketWire:
-    """One call's WebSocket: text and binary messages in, messages out."""
-
-    def __init__(self, request: web.Request, socket: web.WebSocketResponse) -> None:
-        self._request = request
-        self._socket = socket
-
-    def __aiter__(self) -> SocketWire:
-        return self
-
-    async def __anext__(self) -> str | bytes:
-        message = await self._socket.receive()
-        if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
-            data: str | bytes = message.data
-            return data
-        raise StopAsyncIteration
-
-    async def send(self, out: Out) -> None:
-        await self._socket.send_frame(out.data, WSMsgType.TEXT if out.text else WSMsgType.BINARY)
-
-    async def close(self, code: int, reason: str) -> None:
-        with suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(CLOSE_LIMIT):
-                # A close frame holds 123 bytes of reason.
-                await self._socket.close(code=code, message=reason.encode()[:123])
-        if self._request.transport:
-            self._request.transport.abort()
 
 
 class Webhooks:

@@ -1,0 +1,48 @@
+"""A call in figures: what operators see of it while it lives, and what is written down when it is over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .observe.records import CallRecord, measured
+
+if TYPE_CHECKING:
+    from .call import Call
+
+
+def describe(call: Call) -> dict[str, Any]:
+    """The call as operators see it."""
+    stats, ticket = call.stats, call.ticket
+    return {
+        "call": call.id,
+        "line": call.line.name,
+        "direction": ticket.direction,
+        "caller": ticket.caller,
+        "number": ticket.number,
+        "seconds": round(call.seconds, 1),
+        "engine": call.board.engine.name,
+        "state": "engine lost" if call.lost else "talking",
+        "lead_ms": round(call.playout.aim * 1000),
+        "mouth_to_ear_ms": round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
+        "frames": stats.frames,
+        "underruns": call.playout.underruns,
+        "memories": call.reminders.given,
+    }
+
+
+def record(call: Call, end: str) -> CallRecord:
+    ticket = call.ticket
+    return CallRecord(
+        call=call.id,
+        line=call.line.name,
+        direction=ticket.direction,
+        caller=ticket.caller,
+        number=ticket.number,
+        engine=call.board.engine.name,
+        started=call.started,
+        seconds=round(call.seconds, 3),
+        end=end,
+        recording=call.tape.path,
+        memories=call.reminders.given,
+        **measured(call.stats),
+    )
