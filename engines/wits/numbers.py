@@ -30,7 +30,7 @@ ALWAYS = 5  # digits that are said one by one wherever they stand: no year and n
 ROW = 3  # single digits that make one number without anybody saying that it is a code
 
 CODE = re.compile(
-    r"(?i)\b(?:code|pin|numbers?|password|passcode|phone|telephone|mobile|account|extension|combination|postcode|zip"
+    r"(?i)\b(?:\w*code|codis|cody'?s|pin|numbers?|password|passcode|phone|telephone|mobile|account|extension|combination|postcode|zip"
     r"|reference|registration|plate|iban|room|gate|locker|lock|safe|alarm)\b"
 )
 """What is told digit by digit."""
