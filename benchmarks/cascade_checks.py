@@ -100,6 +100,10 @@ def usual(heard: Pcm) -> float:
     return float(np.percentile(loud, 75)) if len(loud) else FLOOR
 
 
+ALIKE = {"for": "4", "to": "2", "too": "2", "won": "1", "ate": "8"}
+DIGIT_WORDS = ("zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
 def words(text: str) -> list[str]:
     """Lower case, without punctuation; numbers keep their digits, and `7:25` is two words."""
     return re.findall(r"\d+|[a-z]+", re.sub(r"(\d)(?:st|nd|rd|th)\b|['\u2019]", r"\1", text.lower()))
@@ -112,7 +116,7 @@ def numbers(text: str) -> list[str]:
     """
     found: list[str] = []
     row: list[str] = []
-    for word in [*words(text), ""]:
+    for word in [*_with_digits(words(text)), ""]:
         joins = word in TIMES or (word == "and" and row[-1:] and row[-1] in TIMES)
         if word.isdigit() or word in NUMERALS or (row and joins):
             row.append(word)
@@ -120,6 +124,17 @@ def numbers(text: str) -> list[str]:
             found.append("".join(_spoken(row)))
             row = []
     return [number for number in found if number]
+
+
+def _with_digits(said: Sequence[str]) -> list[str]:
+    """The judge's ear too writes "for" for a four, where single digits are read out; "for four hundred" stays."""
+    meant = list(said)
+    for at in range(len(meant) - 2, -1, -1):
+        follows = meant[at + 1]
+        single = (follows.isdigit() and len(follows) == 1) or follows in DIGIT_WORDS
+        if meant[at] in ALIKE and single and not (at + 2 < len(meant) and meant[at + 2] in TIMES):
+            meant[at] = ALIKE[meant[at]]
+    return meant
 
 
 def _spoken(row: Sequence[str]) -> list[str]:

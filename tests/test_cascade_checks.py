@@ -154,3 +154,9 @@ def test_a_sentence_whose_end_was_heard_was_not_broken_off() -> None:
     text = "We went along the river until we all know where her mother and your uncle are living."
     assert checks.to_the_end("the river until we all no where her mother and her uncle are living", text)
     assert not checks.to_the_end("We went along the river until we all know where her mother and", text)
+
+
+def test_a_judge_who_writes_for_where_digits_are_read_out_means_four() -> None:
+    assert checks.has("Your gate code is for for one seven.", ("4417",))
+    assert not checks.has("Your gate code is for four hundred seventeen.", ("4417",))
+    assert not checks.has("Your gate code is for 417.", ("4417",))

@@ -373,6 +373,13 @@ async def test_ordinary_turns_have_ordinary_answers(asked: str, answer: str) -> 
     assert await Call().say(asked) == answer
 
 
+@pytest.mark.parametrize("misheard", ["A little.", "Jill.", "Below.", "Don't go."])
+async def test_first_words_that_make_no_sense_were_a_greeting_and_later_ones_were_not(misheard: str) -> None:
+    call = Call()
+    assert (await call.say(misheard)).startswith("Hello.")
+    assert not (await call.say(misheard)).startswith("Hello.")
+
+
 @pytest.mark.parametrize(
     ("hour", "minute", "told"),
     [

@@ -20,6 +20,7 @@ GREETING = "Hello, I am a small notebook program. Say: remember that I parked on
 AGAIN = "Sorry, I did not catch that. Please say it again."
 TELL = "You can say: remember that, and then what it is."
 HINT = "I can keep that if you say: remember that."
+HELLO = 2  # words with which a call begins and that mean nothing else: a greeting, misheard
 ANSWERED = 3  # clauses of a turn: nobody listens to more answers at a time
 LONGEST_NOTE = 200  # letters that are kept of one thing, or said back: two sentences
 LONGEST_ECHO = 20  # words that are said back: enough to hear whether it was understood
@@ -89,6 +90,8 @@ class Notebook:
                 asked.append(rest)
         if len(asked) > 1:  # a word by itself among others was hardly one
             asked = [one for one in asked if " " in one or want(one).kind != "statement"]
+        if _is_hello(asked, talk):
+            asked, small = [], ["hello"]
         for clause in asked[:ANSWERED]:
             yield from self._one(clause, talk)
         if "bye" in small or {"done", "thanks"} <= set(small):
@@ -242,6 +245,13 @@ def _overview(_: Want, talk: Talk) -> Iterator[Reply]:
         return
     yield "This is what you told me."
     yield from map(_back, told)
+
+
+def _is_hello(asked: list[str], talk: Talk) -> bool:
+    """Whether these are the first words of a call, and make no other sense."""
+    first = sum(line.speaker == "caller" for line in talk.lines) == 1
+    short = 0 < sum(len(clause.split()) for clause in asked) <= HELLO
+    return first and short and all(want(one).kind in ("statement", "order") and not phrases.fixed(one) for one in asked)
 
 
 def _repeat(_: Want, talk: Talk) -> Iterator[Reply]:

@@ -117,7 +117,7 @@ def senseless(clause: str) -> bool:
 
 # -- fixed answers --
 
-_MOSHI = r"(?:mo(?:shi|shee|chi|she|shy|ssy|tion)|mushy|(?:more|no),? she)"
+_MOSHI = r"(?:mo(?:shi|shee|chi|she|shy|ssy|tion)|mushy|(?:more|no),? she|mos[ht](?:ly| sheep)?)"
 _IS_IT = r"(?:are you|is this|am i (?:talking|speaking) (?:to|with))(?: just| really)?(?: an?)?"
 _NOTES = "I note what you tell me and say it back."
 CAN = "I keep notes and say them back. Say: remember that, and then the thing, or ask me the time or the date."
