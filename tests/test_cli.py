@@ -479,7 +479,8 @@ async def test_serve_with_a_wrong_setting_is_one_line(cli: Cli) -> None:
 
 
 async def test_serve_with_an_engine_that_is_not_there_is_one_line(cli: Cli) -> None:
-    assert "no such engine yet" in await refused("--config", str(cli.configure()), "--engine", "cascade")
+    config = cli.configure(voice={"endpoint": "wss://gpu.example.com"})
+    assert "no such engine yet" in await refused("--config", str(config), "--engine", "moshi-cloud")
 
 
 async def test_serve_on_a_port_in_use_is_one_line(cli: Cli) -> None:

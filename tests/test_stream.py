@@ -35,7 +35,7 @@ PATIENCE = 20.0  # seconds for what takes one
 QUIET = logging.getLogger("tests.stream")  # the library's own log of handshakes is not asked for
 
 
-def token(*scopes: auth.Scope, secret: str = SECRET, audience: str = "voice-bridge", seconds: float = 60) -> str:
+def token(*scopes: auth.Scope, secret: str = SECRET, audience: str = "voice-bridge", seconds: float = 3600) -> str:
     return auth.mint(secret, audience, "ann", scopes or ("talk",), seconds)
 
 

@@ -103,7 +103,7 @@ class Thoughts:
         if context:
             self._talk.facts.append(context)
             del self._talk.facts[:-FACTS]
-        if turn is not None and turn >= self._turn:
+        if turn is not None and turn <= self._turn:  # of this one, or one to come: they count down
             self._turn = turn
             self._recalled.set()
 

@@ -44,7 +44,7 @@ class Party:
         self._ear = ear
         self._brain = brain
         self._trace = trace
-        self._ids = count(1)
+        self._ids = count(-1, -1)  # of what nobody asked for; what was asked for has an id from 0 on
         self._turns = Turns()
         self._floor = Floor()
         self._turn = 0  # the id of the caller's turn under way; 0 is none
@@ -53,8 +53,8 @@ class Party:
         self._heard_at = 0.0  # when the ear told something last, on the monotonic clock
         self._over = False
         self._thoughts: Thoughts = brain.open(opening)
-        greeting = Speech(next(self._ids), OPENING, opening.interruptible)
-        self._say(greeting, opening.greeting)
+        greets = OPENING if opening.greeting else next(self._ids)
+        self._say(Speech(greets, OPENING, opening.interruptible), opening.greeting)
         if opening.known:
             self.events.append(Injected(OPENING))
 
@@ -63,7 +63,7 @@ class Party:
     def say(self, id: int, text: str, interruptible: bool) -> None:
         if not text.strip():
             raise ValueError("there is nothing to say")
-        self._say(Speech(next(self._ids), id, interruptible), text)
+        self._say(Speech(id, id, interruptible), text)
 
     def inject(self, id: int, context: str, turn: int | None) -> None:
         self._brain.do(self._thoughts.recall, context, turn)
@@ -199,7 +199,7 @@ class Party:
 
     def _words(self, speech: Speech, text: str, final: bool) -> Words:
         assert speech.began is not None
-        return Words(speech.words, "agent", text, speech.began, self._now, final, forced=speech.id is not None)
+        return Words(speech.words, "agent", text, speech.began, self._now, final, forced=speech.words == speech.id)
 
     def _say(self, speech: Speech, text: str) -> None:
         """Say it after what is being said; without a text it is for the wits to say what."""

@@ -16,7 +16,7 @@ class Speech:
     """An answer, a greeting, or what the operator wants said. It grows while it is spoken."""
 
     words: int
-    """The id of its words."""
+    """The id of its words: that under which it was asked for, or one of its own."""
     id: int | None = None
     """Under which it was asked for, unless it is an answer."""
     interruptible: bool = True
