@@ -28,7 +28,7 @@ OLDEST = (8, 0)  # compute capability: 16-bit floats and the kernels' instructio
 ECHO_SLOTS = 400  # calls; what one core of bridge carries on the test line is below that
 CASCADE_SLOTS = 4  # calls for each core: each has an answer of 0.5 s of work every few seconds
 NEEDED = ("torch", "safetensors", "sentencepiece", "huggingface_hub")  # what Moshi imports, of the extra [torch]
-EAR = ("moonshine_voice", "webrtcvad")  # what the cascade hears with, of the extra [local]
+EAR = ("moonshine_voice", "webrtcvad")  # what moonshine needs, of the extras [local] and [memory]
 
 Options: TypeAlias = Mapping[str, str | int | float | bool]
 

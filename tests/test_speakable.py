@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from voice_bridge.engines.mouths.sentences import AHEAD, FIRST_WORDS, HARD, LONG, PATIENCE
-from voice_bridge.engines.mouths.speakable import Sentences, speakable
+from voice_bridge.engines.mouths.sentences import AHEAD, FIRST_WORDS, HARD, LONG, PATIENCE, Sentences
+from voice_bridge.engines.mouths.speakable import speakable
 
 SAYABLE = re.compile(r"(?:[^\W\d_]|[\s'.,;:?!-])*")
 

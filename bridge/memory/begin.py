@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from ...engines.hardware import Machine
-from ...engines.registry import Choice
+from ...engines.registry import EAR, Choice
 from ..config.memory import Memory
 from . import ladder
 from .wire import Endpoint, MindInit
 
 NEEDED = ("libsql",)
-EARS = {"moonshine": ("moonshine_voice", "webrtcvad"), "kyutai": ("torch", "safetensors", "sentencepiece"), "off": ()}
+EARS = {"moonshine": EAR, "kyutai": ("torch", "safetensors", "sentencepiece"), "off": ()}
 EXTRAS = {"sentence_transformers": "sentences", "torch": "torch", "safetensors": "torch", "sentencepiece": "torch"}
 EMBEDDERS = {"wordllama": ("wordllama",), "sentence-transformers": ("sentence_transformers",)}
 

@@ -16,9 +16,7 @@ from typing import TypeAlias
 
 from . import figures
 from .figures import MONTHS, PER, UNITS, amount_or_code, digits
-from .sentences import CLOCK, EXAMPLES, INNER, LAST, NUMBERED, PLACES, SHORT_MONTHS, TITLES, Sentences, is_initial
-
-__all__ = ["Sentences", "speakable"]
+from .sentences import CLOCK, EXAMPLES, INNER, LAST, NUMBERED, PLACES, SHORT_MONTHS, TITLES, is_initial
 
 Said: TypeAlias = str | Callable[[re.Match[str]], str]
 Rules: TypeAlias = list[tuple[re.Pattern[str], Said]]
