@@ -106,7 +106,8 @@ async def test_every_frame_is_answered_by_one_of_the_callers_clock(engine: Engin
         assert sound.answers == at
         assert (sound.pcm.shape, sound.pcm.dtype) == ((FRAME,), np.float32)
     await conversation.close()
-    assert [type(event) for event in await rest(conversation)] == [Ended]
+    events = await rest(conversation)  # a word that the agent was at may come out finished
+    assert [type(event) for event in events if not isinstance(event, Words)] == [Ended]
     assert conversation.dropped == 0
 
 

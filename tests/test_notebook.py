@@ -475,6 +475,7 @@ async def test_a_statement_is_said_back_and_what_it_can_do_is_told_now_and_then(
         "Talk to you later.",
         "Have a nice day.",
         "Thank you for your help, goodbye!",
+        "Can't you good-bye?",  # so the ear writes "Thank you, goodbye." down at times
         "You can hang up now.",
         "Could you please hang up?",
         "By.",

@@ -21,6 +21,7 @@ _MISHEARD = tuple(
         (r"\bboss (?=line\b|stop\b)", "bus "),
         (r"\bto (day|night|morrow)\b", r"to\1"),
         (r"\bgood by(?:e)?\b|\bgoodby\b", "goodbye"),
+        (r"\bcan't you,? (?=goodbye\b)", "thank you, "),
         (r"(?<=th of )me\b|(?<=(?:first|third) of )me\b|(?<=second of )me\b", "May"),
         (r"\bpee\W+i\W+(?:an|n|m)\b'?", "PIN"),
         (r"\bP\.? ?I\.? ?N\b\.?", "PIN"),
