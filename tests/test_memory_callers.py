@@ -91,12 +91,6 @@ def test_who_withholds_his_number_is_nobody(callers: Callers, number: str) -> No
     assert callers.of_number(number) == ""
 
 
-def test_a_client_goes_by_the_subject_of_its_token(callers: Callers) -> None:
-    assert callers.of_subject("alice") == "s-alice"
-    assert callers.of_subject("") == ""
-    assert callers.of_subject(callers.of_number(ALICE)) != callers.of_number(ALICE)
-
-
 # The key
 
 

@@ -37,10 +37,6 @@ class Callers:
             return ""
         return "n-" + hmac.digest(self._key, known.encode(), hashlib.sha256)[:NAME_BYTES].hex()
 
-    def of_subject(self, subject: str) -> str:
-        """The name of a client, by the subject of its token; empty for none."""
-        return f"s-{subject}" if subject else ""
-
 
 def normal(number: str) -> str:
     """A number as E.164, +15551234567, or empty if it is none.
