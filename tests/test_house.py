@@ -32,8 +32,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 STOREYS = (
     {"config"},
     {"observe"},
-    {"admission", "auth", "lines", "memory", "phone", "playout", "telephony"},
-    {"ledger", "reminders", "reports", "sockets", "switchboard", "tape"},
+    {"admission", "auth", "lines", "memory", "phone", "playout", "returns", "telephony"},
+    {"ledger", "link", "reminders", "reports", "sockets", "switchboard", "tape"},
+    {"person"},
+    {"relayed"},
     {"call"},
     {"streams", "telephony.webhooks"},
     {"web"},
