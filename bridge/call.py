@@ -173,6 +173,8 @@ class Call:
             greeting=settings.greeting,
             interruptible=settings.interruptible,
             persona=settings.persona if started.persona is None else started.persona,
+            seed=started.seed,
+            sampling=started.sampling,
             share=self.board.settings.memory.share,
         )
         mind = self.board.mind

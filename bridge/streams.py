@@ -6,7 +6,7 @@ import secrets
 
 from aiohttp import web
 
-from . import auth
+from . import auth, clients
 from .admission import Refused, Ticket
 from .call import Call
 from .lines.client import MAX_MESSAGE, ClientLine
@@ -28,14 +28,13 @@ class Streams:
     def __init__(self, board: Switchboard, base: str) -> None:
         self._board = board
         self._base = base
-        self._settings = board.settings
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/v1/stream", self.stream, allow_head=False)]
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """One conversation. Its slot is taken before the upgrade, so that who is refused knows at once."""
-        subject = await self._check(request)
+        subject = await clients.check(self._board, self._base, request, _authorization(request))
         socket = web.WebSocketResponse(
             max_msg_size=MAX_MESSAGE,
             compress=False,
@@ -55,16 +54,6 @@ class Streams:
         finally:
             self._board.admission.forget(ticket.call)  # if it never began
         return socket
-
-    async def _check(self, request: web.Request) -> str:
-        """The subject of the client's token; empty in open mode."""
-        if self._settings.auth.takes_tokens:
-            auth.check_origin(request.headers, self._base)
-            return (await self._board.tokens.check(_authorization(request), "talk")).subject
-        if not self._settings.open_mode:
-            raise auth.Denied(403, "clients need auth.secret (and a token): docs/configuration.md")
-        auth.check_local(request.remote or "", request.headers)
-        return ""
 
     def _refuse(self, subject: str, refused: Refused) -> web.Response:
         self._board.metrics.refused[refused.why] += 1
