@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
 
 import aiohttp
 from aiohttp import web
@@ -13,9 +12,9 @@ from . import auth, clients
 from .admission import Refused, Ticket
 from .call import Call
 from .lines.moshi import MAX_MESSAGE, MoshiLine, goodbye, wishes
+from .link import part
 from .observe import logs
-from .sockets import CLOSE_LIMIT, SocketWire
-from .streams import HEARTBEAT
+from .sockets import CLOSE_LIMIT, HEARTBEAT, SocketWire
 from .switchboard import Switchboard
 
 # Opus takes 1.5 ms of each frame's 80 on the event loop, and 16 times that is what the other calls can wait.
@@ -78,11 +77,7 @@ class Chats:
         self._board.metrics.refused[refused.why] += 1
         log.warning("client refused", subject=subject, why=str(refused))
         await socket.prepare(request)
-        wire = SocketWire(request, socket)
-        with suppress(ConnectionError):
-            for out in goodbye(str(refused)):
-                await wire.send(out)
-        await wire.close(TRY_AGAIN, str(refused))
+        await part(SocketWire(request, socket), TRY_AGAIN, str(refused), *goodbye(str(refused)))
 
 
 class Greeted(SocketWire):

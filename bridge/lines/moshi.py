@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from ...codecs.opus import Decoder, Encoder
 from ...codecs.resample import FULL_SCALE
 from .base import In, Out, ProtocolError, Started
-from .client import COST, MAX_REASON, TEXTS, ClientLine, Pace
+from .client import ClientLine
 from .notes import Note, Over, Ready, Transcript, Trouble
+from .texts import COST, MAX_REASON, TEXTS, Pace
 
 MAX_MESSAGE = 64 * 1024  # bytes, for the socket: a second of Opus at its highest rate
 HANDSHAKE = bytes(8)  # two numbers of 32 bits, the protocol's and the model's; their servers send zeros or nothing
