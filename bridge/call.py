@@ -165,7 +165,7 @@ class Call:
 
     async def _open(self, started: lines.Started) -> None:
         ticket, line = self.ticket, self.line
-        party = Relayed(self, line) if isinstance(line, RelayLine) else Person(self, line, started.persona)
+        party = Relayed(self, line) if isinstance(line, RelayLine) else Person(self, line, started)
         try:
             self._conversation = await self.board.engine.open(await party.opening(), ticket.lease)
         except BaseException:

@@ -16,7 +16,7 @@ from ..codecs.framing import FRAME, RATE
 from ..engines import base as engines
 from ..engines.base import Conversation, Opening, Sound
 from .lines import notes
-from .lines.base import Heard, Line, Out
+from .lines.base import Heard, Line, Out, Started
 from .observe.metrics import CallStats
 from .playout import Playout
 from .reminders import Reminders
@@ -34,13 +34,12 @@ QUIET = 64  # of 32768 (-54 dBFS): below it a frame is a pause
 class Person:
     """The other end of one call, as `Call` deals with it; `Relayed` is another."""
 
-    def __init__(self, call: Call, line: Line, persona: str | None) -> None:
-        """`persona` is who the agent is to be, if the peer has a say in that."""
+    def __init__(self, call: Call, line: Line, started: Started) -> None:
         settings = call.ticket.settings
         self.playout = Playout(line.rate)
         self._call = call
         self._line = line
-        self._persona = settings.persona if persona is None else persona
+        self._started = started
         self._reports = Reports()
         mind, identity = call.board.mind, call.ticket.identity
         self._reminders = Reminders(mind, settings, call.id, identity, line.rate, call.log)
@@ -63,12 +62,14 @@ class Person:
         return self._tape.path
 
     async def opening(self) -> Opening:
-        settings = self._call.ticket.settings
+        started, settings = self._started, self._call.ticket.settings
         opening = Opening(
             call=self._call.id,
             greeting=settings.greeting,
             interruptible=settings.interruptible,
-            persona=self._persona,
+            persona=settings.persona if started.persona is None else started.persona,
+            seed=started.seed,
+            sampling=started.sampling,
             share=self._call.board.settings.memory.share,
         )
         return await self._reminders.begin(opening)

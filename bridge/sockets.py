@@ -10,6 +10,7 @@ from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 from .lines.base import Out, ProtocolError
 
 CLOSE_LIMIT = 2.0  # seconds for a socket to close in good order; then it is cut
+HEARTBEAT = 10.0  # seconds between pings; half of that later whoever does not answer is gone
 # Close codes of a peer that is done, or whose page was left; others are told by what stands between and has failed.
 GOODBYES = (0, WSCloseCode.OK, WSCloseCode.GOING_AWAY)
 

@@ -7,7 +7,7 @@ import secrets
 
 from aiohttp import web
 
-from . import auth
+from . import auth, clients
 from .admission import Refused, Ticket
 from .call import Call
 from .lines.client import ClientLine
@@ -16,12 +16,11 @@ from .lines.relay import RelayLine
 from .lines.texts import MAX_MESSAGE, START_LIMIT, opening, say
 from .link import part
 from .observe import logs
-from .sockets import CLOSE_LIMIT, SocketWire
+from .sockets import CLOSE_LIMIT, HEARTBEAT, SocketWire
 from .switchboard import Switchboard
 
 SUBPROTOCOL = "voice-bridge.v1"
 BEARER = "bearer."  # before a token that a browser, which can set no header, sends as a second subprotocol
-HEARTBEAT = 10.0  # seconds between pings; half of that later whoever does not answer is gone
 RETURN_LIMIT = 5.0  # seconds for the first message of somebody without a slot: the ticket is at hand
 AT_THE_DOOR = 2  # such sockets at once for each conversation of their subject: one that hangs, and the next try
 NO_RETURN = "this ticket is wrong, used or too late, or its conversation is over: begin a new one"
@@ -36,7 +35,6 @@ class Streams:
     def __init__(self, board: Switchboard, base: str) -> None:
         self._board = board
         self._base = base
-        self._settings = board.settings
         self._no_slot: dict[SocketWire, str] = {}
         """Those who can only come back to a conversation, until they have said to which: their subjects."""
 
@@ -125,14 +123,7 @@ class Streams:
         await part(wire, 1008, trouble.message, say(trouble), say(Over(trouble.code)))
 
     async def _check(self, request: web.Request) -> str:
-        """The subject of the client's token; empty in open mode."""
-        if self._settings.auth.takes_tokens:
-            auth.check_origin(request.headers, self._base)
-            return (await self._board.tokens.check(_authorization(request), "talk")).subject
-        if not self._settings.open_mode:
-            raise auth.Denied(403, "clients need auth.secret (and a token): docs/configuration.md")
-        auth.check_local(request.remote or "", request.headers)
-        return ""
+        return await clients.check(self._board, self._base, request, _authorization(request))
 
     def _refuse(self, subject: str, refused: Refused) -> web.Response:
         self._board.metrics.refused[refused.why] += 1

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from . import auth
 from .call import Call
+from .chat import Chats
 from .config import is_loopback
 from .memory.client import Mind
 from .observe import logs
@@ -195,6 +196,7 @@ def main_app(board: Switchboard, rest: Rest | None, base: str) -> web.Applicatio
         Health(board).routes(),
         Webhooks(board, base, rest is not None).routes(),
         Streams(board, base).routes(),
+        Chats(board, base).routes(),
         Operator(board, rest, base).routes(),
     )
 

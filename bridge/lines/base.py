@@ -24,6 +24,9 @@ class Started:
     parameters: dict[str, str] = field(repr=False)
     persona: str | None = field(default=None, repr=False)
     """Who the agent is to be, if the peer has a say in that."""
+    sampling: dict[str, float] = field(default_factory=dict)
+    """How the model is to draw, where that is not to be as usual."""
+    seed: int | None = None
 
 
 @dataclass(slots=True)
@@ -129,7 +132,9 @@ class Line(Protocol):
     def render(self, frame: NDArray[np.float32]) -> NDArray[np.int16]:
         """One frame of the agent at the line's own rate."""
 
-    def sound(self, pcm: NDArray[np.int16]) -> Out: ...
+    def sound(self, pcm: NDArray[np.int16]) -> Out | None:
+        """Send it; a wire that sends sound in pieces of its own may take it and give None."""
+
     def mark(self, position: int) -> Out | None:
         """Ask to be told when our sound has been played up to `position` line samples since the last flush."""
 
