@@ -171,6 +171,7 @@ class Daemon:
             host, port = server.admin_address
             admin = routes.admin_app(self.board, self._rest, self.base, host)
             await self._serve(admin, self._bind(host, port, "server.admin"))
+        self._stack.push_async_callback(board.feed.close)
 
     def _bind(self, host: str, port: int, key: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

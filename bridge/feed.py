@@ -65,10 +65,12 @@ class Watcher:
         self._news = asyncio.Event()
 
     def put(self, message: bytes) -> None:
+        if self.over.is_set():
+            return
         if len(self._waiting) < self._most:
             self._waiting.append(message)
             self._news.set()
-        elif not self.over.is_set():
+        else:
             self.behind = True
             self.over.set()
 
@@ -85,6 +87,7 @@ class Feed:
     def __init__(self) -> None:
         self.watchers: set[Watcher] = set()
         self._trails: dict[str, Trail] = {}
+        self._left = asyncio.Event()  # by the last of them
         self._encode = msgspec.json.Encoder().encode
 
     # -- what the calls tell ---------------------------------------------------------------------------------------
@@ -133,6 +136,7 @@ class Feed:
         said = [_words(call, utterance) for call, trail in self._trails.items() for utterance in trail.words]
         watcher = Watcher([self._encode(message) for message in (board, *said)])
         self.watchers.add(watcher)
+        self._left.clear()
         return watcher
 
     def tell(self, board: BoardNow) -> None:
@@ -140,11 +144,15 @@ class Feed:
 
     def leave(self, watcher: Watcher) -> None:
         self.watchers.discard(watcher)
+        if not self.watchers:
+            self._left.set()
 
-    def close(self) -> None:
-        """Nothing comes any more."""
+    async def close(self) -> None:
+        """Nothing comes any more; returns when all watchers have left."""
         for watcher in self.watchers:
             watcher.over.set()
+        if self.watchers:
+            await self._left.wait()
 
     def _send(self, message: Watched) -> None:
         if self.watchers:

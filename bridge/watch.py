@@ -47,15 +47,16 @@ class Watch:
         tasks = [asyncio.create_task(work) for work in works]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            feed.leave(watcher)
+            if watcher.behind:
+                log.warning("a watcher did not keep up and was let go")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if watcher.behind:
-            log.warning("a watcher did not keep up and was let go")
-        code, why = KEEP_UP if watcher.behind else STOPS
-        await SocketWire(request, socket).close(code, why)
+            await SocketWire(request, socket).close(*(KEEP_UP if watcher.behind else STOPS))
+        finally:
+            for task in tasks:
+                task.cancel()
+            feed.leave(watcher)
         return socket
 
 

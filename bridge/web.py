@@ -176,7 +176,6 @@ class Operator:
 def main_app(board: Switchboard, rest: Rest | None, base: str) -> web.Application:
     door = OperatorsDoor(board, base)
     return _app(
-        board,
         Health(board).routes(),
         Webhooks(board, base, rest is not None).routes(),
         Streams(board, base).routes(),
@@ -187,18 +186,13 @@ def main_app(board: Switchboard, rest: Rest | None, base: str) -> web.Applicatio
 
 def admin_app(board: Switchboard, rest: Rest | None, base: str, host: str) -> web.Application:
     door = OperatorsDoor(board, base, admin_host=host)
-    return _app(board, Health(board).routes(), Operator(board, rest, base, door).routes(), Watch(board, door).routes())
+    return _app(Health(board).routes(), Operator(board, rest, base, door).routes(), Watch(board, door).routes())
 
 
-def _app(board: Switchboard, *routes: list[web.RouteDef]) -> web.Application:
+def _app(*routes: list[web.RouteDef]) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
     for some in routes:
         app.add_routes(some)
-
-    async def stop(app: web.Application) -> None:
-        board.feed.close()
-
-    app.on_shutdown.append(stop)
     return app
 
 
