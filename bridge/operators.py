@@ -91,7 +91,7 @@ class Operators:
     def _call(self, request: web.Request) -> Call:
         id = request.match_info["call"]
         call = self._board.calls.get(id)
-        if call is None:
+        if call is None or call.over.done():
             raise auth.Denied(404, f"there is no live call {id[:64]!r}; GET /v1/calls lists them")
         return call
 
