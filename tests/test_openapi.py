@@ -106,14 +106,12 @@ async def test_the_description_is_there_for_everybody_and_says_what_key_is_neede
     assert on_the_admin_address["paths"].keys() == described["paths"].keys()
 
 
-async def test_the_description_names_all_that_is_served_but_twilios_and_clients_part(
-    bridge: Bridge, http: aiohttp.ClientSession
-) -> None:
+async def test_the_description_names_all_that_operators_may_ask(bridge: Bridge, http: aiohttp.ClientSession) -> None:
     daemon = await bridge()
     described = (await document(http, daemon.url))["paths"]
     served = web.main_app(daemon.board, None, daemon.url).router.resources()
-    sockets = {"/v1/stream", "/v1/watch"}
-    assert described.keys() == {one.canonical for one in served if not one.canonical.startswith("/twilio/")} - sockets
+    asked = {one.canonical for one in served if one.canonical.startswith("/v1/")} - {"/v1/stream", "/v1/watch"}
+    assert described.keys() == asked | {"/healthz", "/readyz", "/metrics"}
 
 
 async def document(http: aiohttp.ClientSession, url: str) -> Any:
