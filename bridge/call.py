@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -79,6 +78,7 @@ class Call:
         board = self.board
         board.calls[self.id] = self
         self.stats = board.metrics.begin(self.line.name, self.line.rate)
+        board.feed.begin(ledger.describe(self))
         self._listening = asyncio.create_task(self._listen(self.link.newest))
         replying = asyncio.create_task(self._reply())
         try:
@@ -333,6 +333,7 @@ class Call:
             self._account(end)
         finally:
             del board.calls[self.id]
+            board.feed.end(self.id, end)
             self.finished.set_result(None)
 
     async def _part(self, code: int, reason: str, *last: notes.Note) -> None:
@@ -368,6 +369,7 @@ class Call:
 
     async def tell(self, note: notes.Note | None) -> None:
         if note is not None:
+            self.board.feed.note(self, note)
             await self.send(self.line.tell(note))
 
     async def send(self, out: Out | None) -> None:
@@ -377,7 +379,3 @@ class Call:
     def _fault(self) -> None:
         self.log.exception("a fault of ours ended the call")
         self.end(End.FAULT)
-
-    def describe(self) -> dict[str, Any]:
-        """The call as operators see it."""
-        return ledger.describe(self)

@@ -8,9 +8,10 @@ import aiohttp
 from aiohttp import web
 
 from ..codecs import opus
-from . import auth, clients
+from . import auth
 from .admission import Refused, Ticket
 from .call import Call
+from .doors import check_client
 from .lines.moshi import MAX_MESSAGE, MoshiLine, goodbye, wishes
 from .link import part
 from .observe import logs
@@ -39,7 +40,7 @@ class Chats:
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """One conversation. Whoever finds no room is told after the upgrade: of a refusal before it, these clients
         show nothing, and of what they are sent, only text."""
-        subject = await clients.check(self._board, self._base, request, _authorization(request))
+        subject = await check_client(self._board, self._base, request, _authorization(request))
         try:
             wanted = wishes(request.query)
         except ValueError as error:

@@ -7,9 +7,10 @@ import secrets
 
 from aiohttp import web
 
-from . import auth, clients
+from . import auth
 from .admission import Refused, Ticket
 from .call import Call
+from .doors import SUBPROTOCOL, authorization, check_client
 from .lines.client import ClientLine
 from .lines.notes import PROTOCOL, Over, Trouble
 from .lines.relay import RelayLine
@@ -19,8 +20,6 @@ from .observe import logs
 from .sockets import CLOSE_LIMIT, HEARTBEAT, SocketWire
 from .switchboard import Switchboard
 
-SUBPROTOCOL = "voice-bridge.v1"
-BEARER = "bearer."  # before a token that a browser, which can set no header, sends as a second subprotocol
 RETURN_LIMIT = 5.0  # seconds for the first message of somebody without a slot: the ticket is at hand
 AT_THE_DOOR = 2  # such sockets at once for each conversation of their subject: one that hangs, and the next try
 NO_RETURN = "this ticket is wrong, used or too late, or its conversation is over: begin a new one"
@@ -123,17 +122,10 @@ class Streams:
         await part(wire, 1008, trouble.message, say(trouble), say(Over(trouble.code)))
 
     async def _check(self, request: web.Request) -> str:
-        return await clients.check(self._board, self._base, request, _authorization(request))
+        return await check_client(self._board, self._base, request, authorization(request))
 
     def _refuse(self, subject: str, refused: Refused) -> web.Response:
         self._board.metrics.refused[refused.why] += 1
         log.warning("client refused", subject=subject, why=str(refused))
         body = {"error": str(refused), "code": refused.why}
         return web.json_response(body, status=503, headers={"Retry-After": str(RETRY_AFTER)})
-
-
-def _authorization(request: web.Request) -> str:
-    """The header, or what stands for it among a browser's subprotocols."""
-    offered = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-    given = next((part.removeprefix(BEARER) for part in offered if part.startswith(BEARER)), None)
-    return f"Bearer {given}" if given is not None else request.headers.get("Authorization", "")

@@ -27,7 +27,7 @@ OURS = "+15550100000"
 THEIRS = "+15550100001"
 DESK = "+15550100007"
 ACCOUNT: dict[str, Any] = {"twilio__account_sid": ACCOUNT_SID, "twilio__auth_token": AUTH_TOKEN}
-PUBLIC_ROUTES = {"/healthz", "/readyz"}
+PUBLIC_ROUTES = {"/healthz", "/readyz", "/v1/openapi.json"}
 OWN_LOCKS = ("/twilio/", "/v1/stream", "/v1/capacity")  # those of Twilio and of clients
 
 
@@ -217,8 +217,8 @@ async def test_a_tunnel_to_an_open_bridge_is_told_what_to_set(
     [said, *_] = await refused(Client(http, daemon.url), daemon, 403, X_Forwarded_For="192.0.2.1")
     assert "set twilio.auth_token" in said
     assert "auth.secret" in said
-    assert log_lines[0]["why"] == said
-    assert log_lines[0]["log_level"] == "warning"
+    line = next(line for line in log_lines if line["event"] == "request refused")
+    assert (line["why"], line["log_level"]) == (said, "warning")
 
 
 async def test_operators_need_a_token_of_theirs(bridge: Bridge, http: aiohttp.ClientSession) -> None:
@@ -277,8 +277,26 @@ async def test_operators_see_the_calls(bridge: Bridge, dial: Dial, http: aiohttp
     [call] = seen["calls"]
     assert phone.record is not None
     assert call["call"] == phone.record.sid
-    assert (call["caller"], call["number"], call["state"]) == (THEIRS, OURS, "talking")
+    assert (call["caller"], call["number"], call["state"]) == (THEIRS, OURS, "listening")
     assert call["frames"] > 0
+
+
+async def test_operators_see_one_call_with_what_was_said_last(
+    bridge: Bridge, dial: Dial, http: aiohttp.ClientSession
+) -> None:
+    daemon = await bridge()
+    await dial(daemon)
+    await dial(daemon, caller=DESK)
+    ask = Client(http, daemon.url)
+    call = next(iter(daemon.board.calls))
+    await ask("POST", f"/v1/calls/{call}/say", {"text": "good day"})
+    async with asyncio.timeout(10):
+        while not daemon.board.feed.words(call):  # noqa: ASYNC110 - the engine's next step
+            await asyncio.sleep(0.02)
+    status, seen = await ask("GET", f"/v1/calls/{call}")
+    assert status == 200
+    assert (seen["call"], seen["caller"]) == (call, THEIRS)
+    assert seen["words"] == [{"id": 1, "speaker": "agent", "text": "good day", "final": True}]
 
 
 async def test_metrics_are_what_prometheus_reads(bridge: Bridge, dial: Dial, http: aiohttp.ClientSession) -> None:
@@ -340,6 +358,7 @@ async def test_an_operator_hangs_up_and_the_caller_hears_no_apology(
 async def test_a_call_that_does_not_live_is_not_found(bridge: Bridge, http: aiohttp.ClientSession) -> None:
     ask = Client(http, (await bridge()).url)
     for method, path, body in (
+        ("GET", "", None),
         ("DELETE", "", None),
         ("POST", "/say", {"text": "x"}),
         ("POST", "/inject", {"context": "x"}),
@@ -411,7 +430,7 @@ async def test_what_twilio_refuses_is_passed_on_with_its_remedy(
     daemon = await bridge(**ACCOUNT, twilio__api_url=twilio.url, auth__secret=SECRET)
     ask = Client(http, daemon.url, bearer())
     status, answer = await ask("POST", "/v1/calls", {"to": THEIRS, "from": DESK})
-    assert status == 502
+    assert status == 400
     assert "21210" in answer["error"]
     assert "call from a number of this account" in answer["error"]
     twilio.answers.append(refusal(401, 20003, "Authenticate"))
@@ -453,8 +472,8 @@ async def test_a_fault_of_ours_is_logged_and_not_shown(
     daemon.board.metrics.slots = lambda: {"offered": 1 // 0}
     status, answer = await Client(http, daemon.url)("GET", "/metrics")
     assert (status, answer) == (500, {"error": "a fault of the bridge; its log says more"})
-    [line] = log_lines
-    assert (line["log_level"], line["path"]) == ("error", "/metrics")
+    [line] = [line for line in log_lines if line["log_level"] == "error"]
+    assert line["path"] == "/metrics"
     assert line["exc_info"]
 
 
