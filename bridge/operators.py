@@ -67,7 +67,10 @@ class Operators:
             Operation("DELETE", call, self.end_call, "End a call; the caller hears no apology.", status=204),
             Operation("POST", call + "/say", self.say, "Have the agent say this.", Asked, SayText),
             Operation("POST", call + "/inject", self.inject, "Let the model know this, unsaid.", Asked, InjectContext),
-            Operation("POST", call + "/digits", self.press, "Press telephone keys.", takes=PressDigits, status=204),
+            Operation(
+                "POST", call + "/digits", self.press, "Press telephone keys.",
+                takes=PressDigits, status=204, refuses=not_here,
+            ),
             Operation(
                 "POST", call + "/transfer", self.transfer, "Pass the call on to a number.",
                 takes=TransferTo, status=204, refuses=not_here,
@@ -143,7 +146,10 @@ class Operators:
         return Asked(call.inject(given.context))
 
     async def press(self, call: Call, pressed: PressDigits) -> None:
-        await call.press(pressed.digits)
+        try:
+            await call.press(pressed.digits)
+        except ValueError as error:
+            raise auth.Denied(409, str(error)) from None
 
     async def transfer(self, call: Call, wanted: TransferTo) -> None:
         if not call.line.by_carrier:
