@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .observe.records import CallRecord, measured
-from .shapes import Board, BoardNow, LiveCall, Memory, WholeCall
+from .shapes import Board, BoardNow, CallState, LiveCall, Memory, WholeCall
 
 if TYPE_CHECKING:
     from .call import Call
@@ -44,7 +44,6 @@ def board_now(now: Switchboard) -> BoardNow:
 def describe(call: Call) -> LiveCall:
     """The call as operators see it."""
     stats, ticket, party = call.stats, call.ticket, call.party
-    state = "engine-lost" if call.lost else call.board.feed.state(call.id) if call.link.here else "client-away"
     return LiveCall(
         call=call.id,
         line=call.line.name,
@@ -53,7 +52,7 @@ def describe(call: Call) -> LiveCall:
         number=ticket.number,
         seconds=round(call.seconds, 1),
         engine=call.board.engine.name,
-        state=state,
+        state=_state(call),
         lead_ms=party.lead_ms,
         mouth_to_ear_ms=round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
         frames=stats.frames,
@@ -83,6 +82,12 @@ def record(call: Call, end: str) -> CallRecord:
         memories=call.party.memories,
         **measured(call.stats),
     )
+
+
+def _state(call: Call) -> CallState:
+    if call.lost:
+        return "engine-lost"
+    return call.board.feed.state(call.id) if call.link.here else "client-away"
 
 
 def _memory(mind: Mind) -> Memory:

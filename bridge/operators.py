@@ -49,7 +49,8 @@ class Operators:
     def _operations(self) -> tuple[Operation, ...]:
         call = "/v1/calls/{call}"
         place = Annotated[PlaceCall, msgspec.Meta(extra_json_schema=NOT_BOTH)]
-        not_here = {409: "Only a telephone call can be passed on."}
+        no_keys = {409: "The call is relayed: another bridge has the caller."}
+        no_telephone = {409: "Only a telephone call can be passed on."}
         by_twilio = {409: "The bridge has no account at Twilio.", 502: "Twilio could not be asked, or is in trouble."}
         return (
             Operation("GET", "/healthz", self.healthz, "Whether the process answers.", Alive, public=True),
@@ -69,11 +70,11 @@ class Operators:
             Operation("POST", call + "/inject", self.inject, "Let the model know this, unsaid.", Asked, InjectContext),
             Operation(
                 "POST", call + "/digits", self.press, "Press telephone keys.",
-                takes=PressDigits, status=204, refuses=not_here,
+                takes=PressDigits, status=204, refuses=no_keys,
             ),
             Operation(
                 "POST", call + "/transfer", self.transfer, "Pass the call on to a number.",
-                takes=TransferTo, status=204, refuses=not_here,
+                takes=TransferTo, status=204, refuses=no_telephone,
             ),
         )  # fmt: skip
 
@@ -105,8 +106,8 @@ class Operators:
 
     async def readyz(self) -> web.Response:
         """Red until a real step has run, while no step is in time, and while draining."""
-        state = self._board.state
-        return respond(Readiness(state, self._board.engine.trouble), 200 if state == "ready" else 503)
+        board = self._board
+        return respond(Readiness(board.state, board.engine.trouble), 200 if board.state == "ready" else 503)
 
     async def describe(self) -> dict[str, Any]:
         return self._description

@@ -110,7 +110,7 @@ class LiveCall(msgspec.Struct, frozen=True):
     number: str
     seconds: float
     engine: str
-    state: Annotated[CallState, msgspec.Meta(description="Whether the agent talks just now.")]
+    state: Annotated[CallState, msgspec.Meta(description="Whether the agent talks just now, or who is away.")]
     lead_ms: int
     mouth_to_ear_ms: Annotated[int, msgspec.Meta(description="From the caller's sound to the reply's; 0: not known.")]
     frames: int

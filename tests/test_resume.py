@@ -21,7 +21,7 @@ from tests.conftest import Bridge
 from tests.cores import Whims
 from tests.test_relay import Relay, relay
 from tests.turned import bridge, phone, turned
-from voice_bridge.bridge import auth
+from voice_bridge.bridge import auth, ledger
 from voice_bridge.bridge.call import Call
 from voice_bridge.bridge.daemon import Daemon
 from voice_bridge.bridge.lines.base import Out
@@ -105,7 +105,7 @@ async def test_meanwhile_the_model_hears_silence_and_what_it_says_is_thrown_away
             call.say("Are you there?")
             await asyncio.sleep(4)
             assert call.stats.frames - frames == pytest.approx(4 / 0.08, abs=5)
-            assert call.describe()["state"] == "client away"
+            assert ledger.describe(call).state == "client-away"
         async with back(daemon, given) as other:
             assert not other.chunks
             assert {"type": "said", "id": 1} in other.told

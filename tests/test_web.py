@@ -355,6 +355,21 @@ async def test_an_operator_hangs_up_and_the_caller_hears_no_apology(
     assert (await ask("DELETE", f"/v1/calls/{call}"))[0] == 404
 
 
+async def test_a_call_that_is_being_ended_is_no_longer_to_be_had(
+    bridge: Bridge, dial: Dial, http: aiohttp.ClientSession, twilio: TwilioRest
+) -> None:
+    daemon = await bridge(**ACCOUNT, twilio__api_url=twilio.url, auth__secret=SECRET)
+    await dial(daemon, auth_token=AUTH_TOKEN)
+    ask, call = Client(http, daemon.url, bearer()), only_call(daemon)
+    twilio.door.clear()
+    assert await ask("DELETE", f"/v1/calls/{call}") == (204, None)
+    await twilio.arrived.get()  # the carrier has been asked to hang up, and has not answered
+    assert only_call(daemon) == call
+    for method, path, body in (("GET", "", None), ("DELETE", "", None), ("POST", "/say", {"text": "x"})):
+        assert (await ask(method, f"/v1/calls/{call}{path}", body))[0] == 404
+    twilio.door.set()
+
+
 async def test_a_call_that_does_not_live_is_not_found(bridge: Bridge, http: aiohttp.ClientSession) -> None:
     ask = Client(http, (await bridge()).url)
     for method, path, body in (
