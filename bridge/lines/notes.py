@@ -19,6 +19,7 @@ class Ready(Note, frozen=True, tag="ready"):
     """The conversation has begun."""
 
     call: str
+    ticket: str = ""
     protocol: int = PROTOCOL
 
 

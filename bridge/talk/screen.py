@@ -1,0 +1,214 @@
+"""The screen of a talk: both sides' words in the middle, how it sounds below."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.widgets import Footer, Input, Static
+
+from ..lines import notes
+from . import background, typed
+from .address import Unreachable
+from .client import Event, Link
+from .look import CSS, DARK, LIGHT
+from .plain import ENDINGS, milliseconds, summary
+from .session import Plan, Session
+from .widgets import Line, Wave
+from .words import HAPPENED, Utterance, Words
+
+REFRESH = 0.1  # seconds between two looks at meters and figures
+MOST_LINES = 300  # on the screen; a long talk must not make it slow
+STATES = {"calling": "warning", "reconnecting": "error", "talking": "agent", "over": "faint"}  # others are calm
+
+
+class Screen(App[str]):
+    """`ending = await Screen(plan, theme).run_talk()`."""
+
+    CSS = CSS
+    TITLE = "voice-bridge"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+t", "mute", "mute", priority=True),
+        Binding("ctrl+o", "loudspeaker", "loudspeaker", priority=True),
+        Binding("ctrl+l", "light", "light or dark", priority=True),
+        Binding("ctrl+c", "hang_up", "hang up", priority=True),
+        Binding("ctrl+q", "hang_up", show=False, priority=True),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("pagedown", "page(1)", show=False),
+    ]
+
+    def __init__(self, plan: Plan, theme: str = "dark") -> None:
+        super().__init__()
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = LIGHT.name if theme == "light" else DARK.name
+        self._ask_terminal = theme == "auto"
+        self.state = "calling"
+        self.session = Session(plan, self._tell)
+        self._words = Words()
+        self._lines: dict[int, Line] = {}
+        self._talking: asyncio.Task[str] | None = None
+        self._failure: Exception | None = None
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(id="head"):
+            yield Static(id="state")
+            yield Static(id="where")
+        yield VerticalScroll(id="words", can_focus=False)
+        with Horizontal(id="waves"):
+            yield Wave("you", "caller")
+            yield Wave("agent", "agent")
+        yield Static(id="figures")
+        yield Input(placeholder="What you type is said by the agent; /inject lets it know something", id="typing")
+        yield Footer()
+
+    async def run_talk(self) -> str:
+        """Talk to the end; gives how it ended. Raises what `Session.run` does, once the terminal is as it was."""
+        if self._ask_terminal and background.is_light():
+            self.theme = LIGHT.name
+        ending = await self.run_async()
+        if self._failure:
+            raise self._failure
+        print(summary(self.session.figures), file=sys.stderr)
+        return ending or "caller"
+
+    def on_mount(self) -> None:
+        self.query_one("#typing").focus()
+        self.query_one("#words", VerticalScroll).anchor()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or a loop beside the main thread
+                asyncio.get_running_loop().add_signal_handler(number, self.session.quit)
+        self._talking = asyncio.create_task(self.session.run(stay=True))
+        self._talking.add_done_callback(self._ended)
+        self.set_interval(REFRESH, self._look)
+        self._look()
+
+    async def on_unmount(self) -> None:
+        if self._talking:
+            self._talking.cancel()
+            await asyncio.gather(self._talking, return_exceptions=True)
+
+    # -- what people do ------------------------------------------------------------------------------------------
+
+    def on_input_submitted(self, entered: Input.Submitted) -> None:
+        if self.state == "over":
+            self.exit()
+            return
+        try:
+            command = typed.parse(entered.value)
+        except ValueError as error:
+            self._add(Utterance(HAPPENED, str(error)))
+            return
+        entered.input.clear()
+        if command is not None:
+            self.session.do(command)
+            self._look()
+
+    def action_mute(self) -> None:
+        self.session.do(typed.Mute())
+        self._look()
+
+    def action_loudspeaker(self) -> None:
+        self.session.do(typed.Speaker())
+        self._look()
+
+    def action_light(self) -> None:
+        self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
+
+    def action_page(self, pages: int) -> None:
+        words = self.query_one("#words", VerticalScroll)
+        words.scroll_page_up() if pages < 0 else words.scroll_page_down()
+
+    def action_hang_up(self) -> None:
+        if self.state == "over":
+            self.exit()
+        self.session.quit()
+
+    # -- what happens --------------------------------------------------------------------------------------------
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case Link("broken"):
+                self.state = "reconnecting"
+            case Link():
+                self.state = "listening"
+            case notes.Status(state):
+                self.state = "beginning anew" if state == "engine-lost" else state
+        utterance = self._words.of(event)
+        if utterance is not None:
+            self._add(utterance)
+
+    def _add(self, utterance: Utterance) -> None:
+        line = self._lines.get(id(utterance))
+        if line is not None:
+            line.renew()
+            return
+        line = self._lines[id(utterance)] = Line(utterance)
+        words = self.query_one("#words", VerticalScroll)
+        words.mount(line)
+        while len(self._lines) > MOST_LINES:
+            oldest = next(iter(self._lines))
+            self._lines.pop(oldest).remove()
+
+    def _ended(self, talking: asyncio.Task[str]) -> None:
+        """Who hung up here is gone; when the other side did, its last words stay until somebody has read them."""
+        if talking.cancelled():
+            return
+        error = talking.exception()
+        if error is None and talking.result() == "caller":
+            self.exit("caller")
+        elif isinstance(error, Unreachable) and self._words.utterances:
+            self._close(f"{error}")
+        elif isinstance(error, Exception):
+            self._failure = error
+            self.exit()
+        else:
+            self._close(ENDINGS.get(talking.result(), f"the bridge ended the talk: {talking.result()}"))
+
+    def _close(self, why: str) -> None:
+        self.state = "over"
+        self._add(Utterance(HAPPENED, f"{why}. Enter closes."))
+
+    def _look(self) -> None:
+        """Show what moves by itself."""
+        exchange, figures = self.session.exchange, self.session.figures
+        text = Text()
+        text.append("● ", self.theme_variables[STATES.get(self.state, "faint")])
+        text.append(self.state, "bold")
+        self.query_one("#state", Static).update(text)
+        minutes, seconds = divmod(int(figures.seconds), 60)
+        self.query_one("#where", Static).update(Text(f"{self.session.plan.where.host}   {minutes}:{seconds:02}"))
+        you, agent = self.query(Wave)
+        you.show(list(exchange.said.history), self._why_unheard())
+        agent.show(list(exchange.heard.history))
+        shown = [
+            f"round trip {_known(figures.round_trip)}",
+            f"mouth to ear ~{_known(figures.mouth_to_ear)}",
+            f"in hand {milliseconds(figures.held)}",
+            f"underruns {figures.underruns}",
+        ]
+        if figures.resumes:
+            shown.append(f"came back {figures.resumes} times")
+        self.query_one("#figures", Static).update(Text("  ·  ".join(shown)))
+
+    def _why_unheard(self) -> str:
+        exchange, plan = self.session.exchange, self.session.plan
+        if exchange.muted:
+            return "muted"
+        if plan.text:
+            return "typing only"
+        if plan.wav:
+            return plan.wav.name
+        return "over the loudspeaker" if exchange.loudspeaker else ""
+
+
+def _known(seconds: float | None) -> str:
+    return "?" if seconds is None else milliseconds(seconds)

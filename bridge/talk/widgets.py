@@ -1,0 +1,80 @@
+"""What the screen is made of: a line of talk, and how loud a side has been."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Static
+
+from .words import HAPPENED, Utterance
+
+STEPS = " ▁▂▃▄▅▆▇█"  # eight steps in a row of a wave, and nothing
+ROWS = 2  # of a wave: sixteen steps
+BLOCKS = 5  # of 20 ms in a column of a wave
+REST = 0.03  # of a meter: a side that is silent is a thin line
+
+
+class Line(Horizontal):
+    """An utterance, or what happened between two."""
+
+    def __init__(self, utterance: Utterance) -> None:
+        happened = utterance.speaker == HAPPENED
+        super().__init__(classes="happened" if happened else utterance.speaker)
+        self._utterance = utterance
+        self._speaker = Static(Text(utterance.speaker), classes="name")
+        self._text = Static(classes="text")
+        self.renew()
+
+    def compose(self) -> ComposeResult:
+        yield self._speaker
+        yield self._text
+
+    def renew(self) -> None:
+        """Show what the utterance has become."""
+        final = self._utterance.final
+        self.set_class(not final, "unfinished")
+        self._text.update(Text(self._utterance.text + ("" if final else " …")))
+
+
+class Wave(Widget):
+    """How loud a side has been, the newest at the right."""
+
+    def __init__(self, side: str, colour: str) -> None:
+        super().__init__()
+        self._side = side
+        self._colour = colour  # the variable of the theme
+        self._note = ""
+        self._levels: Sequence[float] = ()
+
+    @property
+    def columns(self) -> list[float]:
+        """The levels shown, one a column, the newest last."""
+        width = max(1, self.size.width)
+        levels = list(self._levels)[-width * BLOCKS :]
+        cut = len(levels) % BLOCKS
+        loudest = [max(levels[at : at + BLOCKS]) for at in range(cut, len(levels), BLOCKS)]
+        return [0.0] * (width - len(loudest)) + loudest
+
+    def show(self, levels: Sequence[float], note: str = "") -> None:
+        """`note` stands beside the name: why nothing is heard."""
+        self._levels, self._note = levels, note
+        self.refresh()
+
+    def render(self) -> Text:
+        theme = self.app.theme_variables
+        colour, faint = theme[self._colour], theme["faint"]
+        text = Text(no_wrap=True, overflow="crop")
+        text.append(self._side, f"bold {colour}")
+        if self._note:
+            text.append(f"  {self._note}", faint)
+        columns = self.columns
+        steps = len(STEPS) - 1
+        for row in reversed(range(ROWS)):
+            text.append("\n")
+            full = [round(max(level, REST if row == 0 else 0.0) * steps * ROWS) - row * steps for level in columns]
+            text.append("".join(STEPS[max(1 if row == 0 else 0, min(steps, height))] for height in full), colour)
+        return text
