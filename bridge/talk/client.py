@@ -30,6 +30,7 @@ WORDS_EVERY = 0.5  # seconds between two texts to say or to know; a bridge ends 
 MOST_AHEAD = 4  # frames (320 ms) that wait for a slow network; the oldest goes, as it does at the bridge
 MOST_MESSAGE = 1 << 20  # bytes; a second of sound has a tenth of it
 LOST = "resume"  # the code with which a bridge says that a conversation cannot be come back to
+SMOOTH = 16  # frames over which a figure is averaged: about a second
 FRAME = 0.080  # seconds that an engine hears at once
 
 Connection: TypeAlias = Literal["connected", "broken", "resumed", "renewed"]
@@ -80,6 +81,7 @@ class Client:
         self.delay = (0.0, 0.0)  # seconds from the mouth to `send`, and from the playback to the ear
         self.round_trip: float | None = None  # seconds to the bridge and back
         self.mouth_to_ear: float | None = None  # seconds, as well as they can be known here
+        self.jitter = 0.0  # seconds by which sound comes unevenly, on average
         self.resumes = 0
         self._where = where
         self._tell = tell
@@ -105,6 +107,7 @@ class Client:
         self._asked: set[int] = set()
         self._sent_at: float | None = None  # when the last frame went
         self._pinged_at: float | None = None
+        self._sound_due: float | None = None  # when the next sound would come, if the way took the same time always
 
     # -- what the interfaces ask for -----------------------------------------------------------------------------
 
@@ -227,7 +230,7 @@ class Client:
         self._texts.clear()
         self._asked.clear()
         self._unanswered = self._words.qsize()
-        self.round_trip = self.mouth_to_ear = self._pinged_at = self._sent_at = None
+        self.round_trip = self.mouth_to_ear = self._pinged_at = self._sent_at = self._sound_due = None
 
     # -- up ------------------------------------------------------------------------------------------------------
 
@@ -282,13 +285,16 @@ class Client:
 
     def _sound(self, data: bytes) -> None:
         now = self._now()
+        if self._sound_due is not None:
+            self.jitter += (abs(now - self._sound_due) - self.jitter) / SMOOTH
+        self._sound_due = now + len(data) / 2 / self.playback.rate
         if self._sent_at is not None and self.round_trip is not None:
             answered = now - self._sent_at
             while answered < self.round_trip:  # it answers an earlier frame
                 answered += FRAME
             heard = FRAME + answered + self.playback.held + sum(self.delay)
             before = self.mouth_to_ear
-            self.mouth_to_ear = heard if before is None else before + (heard - before) / 8
+            self.mouth_to_ear = heard if before is None else before + (heard - before) / SMOOTH
         self.playback.put(np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.int16, copy=False))
 
     def _text(self, text: str) -> None:
@@ -325,6 +331,8 @@ class Client:
             case notes.Asked(id):
                 self._unanswered = max(0, self._unanswered - 1)
                 self._asked.add(id)
+            case notes.Injected(id) if id not in self._asked:
+                return  # a reminder of the memory's
             case notes.Said(id) | notes.Cut(id) | notes.Injected(id):
                 self._asked.discard(id)
             case notes.Trouble(message, code, id):

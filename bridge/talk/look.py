@@ -42,6 +42,7 @@ Screen { background: $background; color: $foreground; }
 #head > Static { width: 1fr; height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
 #head > #where { width: auto; max-width: 50%; color: $faint; }
 
+#empty { height: 1fr; content-align: center middle; color: $faint; }
 #words { height: 1fr; padding: 1 2 0 2; background: $background; scrollbar-size-vertical: 1;
     scrollbar-color: $line; scrollbar-color-hover: $faint; scrollbar-color-active: $faint;
     scrollbar-background: $background; scrollbar-background-hover: $background;

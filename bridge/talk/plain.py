@@ -83,7 +83,7 @@ class Plain:
 
 
 ENDINGS = {
-    "caller": "you hung up",
+    "caller": "hung up",
     "agent": "the agent hung up",
     "operator": "the bridge's operator ended it",
     "drain": "the bridge is shutting down",
@@ -101,7 +101,7 @@ def summary(figures: Figures) -> str:
         parts.append(f"round trip {milliseconds(figures.round_trip)}")
     if figures.mouth_to_ear is not None:
         parts.append(f"mouth to ear about {milliseconds(figures.mouth_to_ear)}")
-    parts.append(f"{figures.underruns} underruns")
+    parts += [f"jitter {milliseconds(figures.jitter)}", f"{figures.underruns} underruns"]
     if figures.resumes:
         parts.append(f"came back {figures.resumes} times")
     return ", ".join(parts)
@@ -112,6 +112,7 @@ def as_json(figures: Figures) -> dict[str, float | int | None]:
         "seconds": round(figures.seconds, 1),
         "round_trip_ms": _rounded(figures.round_trip),
         "mouth_to_ear_ms": _rounded(figures.mouth_to_ear),
+        "jitter_ms": _rounded(figures.jitter),
         "underruns": figures.underruns,
         "resumes": figures.resumes,
     }

@@ -21,7 +21,7 @@ from .client import Event, Link
 from .look import CSS, DARK, LIGHT
 from .plain import ENDINGS, milliseconds, summary
 from .session import Plan, Session
-from .widgets import Line, Wave
+from .widgets import YOU, Line, Wave
 from .words import HAPPENED, Utterance, Words
 
 REFRESH = 0.1  # seconds between two looks at meters and figures
@@ -62,9 +62,10 @@ class Screen(App[str]):
         with Horizontal(id="head"):
             yield Static(id="state")
             yield Static(id="where")
+        yield Static("Say something.", id="empty")
         yield VerticalScroll(id="words", can_focus=False)
         with Horizontal(id="waves"):
-            yield Wave("you", "caller")
+            yield Wave(YOU, "caller")
             yield Wave("agent", "agent")
         yield Static(id="figures")
         yield Input(placeholder="What you type is said by the agent; /inject lets it know something", id="typing")
@@ -82,7 +83,9 @@ class Screen(App[str]):
 
     def on_mount(self) -> None:
         self.query_one("#typing").focus()
-        self.query_one("#words", VerticalScroll).anchor()
+        words = self.query_one("#words", VerticalScroll)
+        words.anchor()
+        words.display = False
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or a loop beside the main thread
                 asyncio.get_running_loop().add_signal_handler(number, self.session.quit)
@@ -153,6 +156,8 @@ class Screen(App[str]):
             return
         line = self._lines[id(utterance)] = Line(utterance)
         words = self.query_one("#words", VerticalScroll)
+        self.query_one("#empty").display = False
+        words.display = True
         words.mount(line)
         while len(self._lines) > MOST_LINES:
             oldest = next(iter(self._lines))
@@ -192,7 +197,7 @@ class Screen(App[str]):
         shown = [
             f"round trip {_known(figures.round_trip)}",
             f"mouth to ear ~{_known(figures.mouth_to_ear)}",
-            f"in hand {milliseconds(figures.held)}",
+            f"jitter {milliseconds(figures.jitter)}",
             f"underruns {figures.underruns}",
         ]
         if figures.resumes:

@@ -44,7 +44,7 @@ class Figures(NamedTuple):
     seconds: float
     round_trip: float | None
     mouth_to_ear: float | None
-    held: float
+    jitter: float
     underruns: int
     resumes: int
 
@@ -83,7 +83,7 @@ class Session:
             self._loop.time() - self._began,
             client.round_trip,
             client.mouth_to_ear,
-            client.playback.held,
+            client.jitter,
             client.playback.underruns + (self._device.slips if self._device else 0),
             client.resumes,
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 from textual.app import ComposeResult
+from textual.color import Color
 from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Static
@@ -13,9 +14,11 @@ from textual.widgets import Static
 from .words import HAPPENED, Utterance
 
 STEPS = " ▁▂▃▄▅▆▇█"  # eight steps in a row of a wave, and nothing
+YOU = "you"  # what a caller is to themselves
 ROWS = 2  # of a wave: sixteen steps
-BLOCKS = 5  # of 20 ms in a column of a wave
-REST = 0.03  # of a meter: a side that is silent is a thin line
+BLOCKS = 3  # of 20 ms in a column of a wave: syllables show
+CONTRAST = 2.4  # power of a meter, so that loud and soft differ to the eye
+FADE = (0.35, 0.55, 0.75, 0.9, 1.0)  # of the colour, from what was to what is
 
 
 class Line(Horizontal):
@@ -25,7 +28,7 @@ class Line(Horizontal):
         happened = utterance.speaker == HAPPENED
         super().__init__(classes="happened" if happened else utterance.speaker)
         self._utterance = utterance
-        self._speaker = Static(Text(utterance.speaker), classes="name")
+        self._speaker = Static(Text(YOU if utterance.speaker == "caller" else utterance.speaker), classes="name")
         self._text = Static(classes="text")
         self.renew()
 
@@ -67,6 +70,8 @@ class Wave(Widget):
     def render(self) -> Text:
         theme = self.app.theme_variables
         colour, faint = theme[self._colour], theme["faint"]
+        paper = Color.parse(theme["background"])
+        ages = [paper.blend(Color.parse(colour), share).hex for share in FADE]
         text = Text(no_wrap=True, overflow="crop")
         text.append(self._side, f"bold {colour}")
         if self._note:
@@ -75,6 +80,11 @@ class Wave(Widget):
         steps = len(STEPS) - 1
         for row in reversed(range(ROWS)):
             text.append("\n")
-            full = [round(max(level, REST if row == 0 else 0.0) * steps * ROWS) - row * steps for level in columns]
-            text.append("".join(STEPS[max(1 if row == 0 else 0, min(steps, height))] for height in full), colour)
+            for at, level in enumerate(columns):
+                height = round(level**CONTRAST * steps * ROWS) - row * steps
+                bar = STEPS[max(0, min(steps, height))]
+                if bar == STEPS[0] and row == 0:
+                    text.append(STEPS[1], theme["line"])
+                else:
+                    text.append(bar, ages[at * len(ages) // len(columns)])
         return text
