@@ -30,10 +30,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # bridge/, from the ground up: a part may import what stands below it, and nothing beside or above it.
 STOREYS = (
-    {"config"},
+    {"config", "device"},
     {"observe"},
     {"admission", "auth", "lines", "memory", "phone", "playout", "telephony"},
-    {"ledger", "link", "reminders", "reports", "sockets", "switchboard", "tape"},
+    {"ledger", "link", "reminders", "reports", "sockets", "switchboard", "talk", "tape"},
     {"person"},
     {"relayed"},
     {"call"},
@@ -57,6 +57,8 @@ HEAVY = {
         "piper",
         "pocket_tts",
         "scipy",
+        "sounddevice",
+        "textual",
         "torch",
     ),
     *("webrtcvad", "wordllama"),

@@ -90,7 +90,7 @@ def unreachable(where: Address, error: Exception) -> Unreachable:
         case TimeoutError():
             return Unreachable(f"{where.host} does not answer in time; is the address right?", passing=True)
         case InvalidHandshake():
-            return Unreachable(f"what answers at {where.host} is no bridge; is the port right?", passing=False)
+            return Unreachable(f"what answers at {where.host} is no bridge; is the port right?", passing=True)
         case OSError():
             start = "start a bridge with: voice-bridge serve"
             return Unreachable(f"nothing answers at {where.host} ({_reason(error)}); {start}", passing=True)
@@ -119,7 +119,7 @@ def _refusal(where: Address, status: int, body: bytes | bytearray | None) -> Unr
             remedy = "the address must be a bridge's, without a path or with /v1/stream"
             return Unreachable(f"there is no bridge for clients at {where.url}; {remedy}", passing=False)
         case _:
-            return Unreachable(f"{where.host} answers HTTP {status} {said}".rstrip(), passing=status in (502, 504))
+            return Unreachable(f"{where.host} answers HTTP {status} {said}".rstrip(), passing=status >= 500)
 
 
 def _checked(token: str) -> str:

@@ -89,7 +89,8 @@ class Client:
         self._opening: dict[str, Any] = {"type": "open", "rate": playback.rate, "protocol": notes.PROTOCOL}
         if persona is not None:
             self._opening["persona"] = persona
-        self._now = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
         self._socket: ClientConnection | None = None
         self._live = asyncio.Event()  # the bridge has said that it is ready, on this connection
         self._ended: str | None = None
@@ -125,6 +126,10 @@ class Client:
         if self.connected:
             self._frames.append(frame.astype("<i2", copy=False).tobytes())
             self._waiting.set()
+
+    def played(self, position: int) -> None:
+        """The playback has gone up to there; the bridge is told when the ear has got it."""
+        self._loop.call_later(self.delay[1], self._report, position)
 
     def say(self, text: str) -> None:
         self._ask({"type": "say", "text": text})
@@ -243,6 +248,10 @@ class Client:
             self._texts.append(json.dumps({"type": kind, **fields}))
             self._waiting.set()
 
+    def _report(self, position: int) -> None:
+        if 0 < position <= self.playback.position and self.connected:  # not of before a flush
+            self._post("played", at=position)
+
     async def _write(self, socket: ClientConnection) -> None:
         """Texts and frames, as they come and the network takes them."""
         with suppress(ConnectionClosed):
@@ -255,7 +264,6 @@ class Client:
                     if self._frames:
                         self._sent_at = self._now()
                         await socket.send(self._frames.popleft())
-                        self._report()
 
     async def _speak(self) -> None:
         """Words, no faster than a bridge takes them."""
@@ -274,12 +282,6 @@ class Client:
             elif self._now() - self._pinged_at > PONG_LIMIT:
                 socket.transport.abort()
             await asyncio.sleep(PING_EVERY)
-
-    def _report(self) -> None:
-        """Tell the bridge how far its sound has got."""
-        at = self.playback.position - round(self.delay[1] * self.playback.rate)
-        if at > 0:
-            self._texts.append(json.dumps({"type": "played", "at": at}))
 
     # -- down ----------------------------------------------------------------------------------------------------
 

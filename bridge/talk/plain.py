@@ -19,8 +19,10 @@ from .words import HAPPENED, Words
 class Plain:
     """Prints what was said once it is final, and what happens beside it on the standard error. Takes typed lines."""
 
-    def __init__(self, plan: Plan, *, as_json: bool) -> None:
+    def __init__(self, plan: Plan, *, as_json: bool, typed_at: int = 0) -> None:
+        """Lines are read from the file descriptor `typed_at`."""
         self._json = as_json
+        self._typed_at = typed_at
         self._words = Words()
         self._session = Session(plan, self._tell, self._print_json if as_json else None)
 
@@ -29,7 +31,7 @@ class Plain:
         session = self._session
         loop = asyncio.get_running_loop()
         session.unfinished = session.plan.text
-        stdin.lines(self._typed, self._finished)
+        stdin.lines(self._typed, self._finished, self._typed_at)
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError):  # Windows has no signal handlers in its loop; there Ctrl-C gives up
                 loop.add_signal_handler(number, session.quit)

@@ -33,6 +33,7 @@ class Playback:
         self._chunks: deque[Pcm] = deque()
         self._held = 0  # samples in them
         self._position = 0
+        self._reached = 0
         self._now = 0  # samples taken, since the beginning
         self._sounding = False  # sound has come since the last flush
         self._dry_at: int | None = None  # since when there has been none
@@ -50,6 +51,11 @@ class Playback:
     def position(self) -> int:
         """Samples taken or left out since the last flush; silence of our own is not counted."""
         return self._position
+
+    @property
+    def reached(self) -> int:
+        """The position at which the last piece ended that was taken whole, as it was put in."""
+        return self._reached
 
     def put(self, pcm: Pcm) -> None:
         if not len(pcm):
@@ -76,7 +82,7 @@ class Playback:
         """Throw away what has not been played; positions begin at 0 again."""
         with self._lock:
             self._chunks.clear()
-            self._held = self._position = self._hold_until = 0
+            self._held = self._position = self._reached = self._hold_until = 0
             self._sounding, self._dry_at, self._least = False, None, None
             self._watched_at = self._now
 
@@ -111,15 +117,17 @@ class Playback:
         return bool(coming.max() < QUIET and coming.min() > -QUIET)
 
     def _pop(self, count: int) -> Pcm:
-        parts = []
+        parts: list[Pcm] = []
         while count and self._chunks:
             chunk = self._chunks.popleft()
             if len(chunk) > count:
                 self._chunks.appendleft(chunk[count:])
                 chunk = chunk[:count]
+                self._position += count
+            else:
+                self._position += len(chunk)
+                self._reached = self._position
+            self._held -= len(chunk)
             parts.append(chunk)
             count -= len(chunk)
-        popped: Pcm = np.concatenate(parts) if parts else np.zeros(0, np.int16)
-        self._held -= len(popped)
-        self._position += len(popped)
-        return popped
+        return np.concatenate(parts) if parts else np.zeros(0, np.int16)

@@ -73,7 +73,7 @@ class Session:
         playback = Playback(rate)
         self._recording = Recording(plan.record, rate) if plan.record else None
         self.client = Client(plan.where, playback, tell, persona=plan.persona, read=read)
-        self.exchange = Exchange(playback, self._send, self._recording)
+        self.exchange = Exchange(playback, self._send, self._played, self._recording)
         self.exchange.loudspeaker = plan.loudspeaker
 
     @property
@@ -160,6 +160,9 @@ class Session:
     def _send(self, frame: Pcm) -> None:
         """Called where the sound is; the client is on the loop."""
         self._loop.call_soon_threadsafe(self.client.send, frame)
+
+    def _played(self, position: int) -> None:
+        self._loop.call_soon_threadsafe(self.client.played, position)
 
     def _gone(self) -> None:
         self._loop.call_soon_threadsafe(self._lose_device)

@@ -80,15 +80,24 @@ class Levels:
 class Exchange:
     """One block from the mouth, one for the ear: `heard = exchange(said)`, on whatever thread the sound comes.
 
-    `send` gets what goes to the bridge, a frame at a time, on that thread too.
+    `send` gets what goes to the bridge, a frame at a time, and `played` the position up to which a piece of the
+    bridge's has gone to the ear, on that thread too.
     """
 
-    def __init__(self, playback: Playback, send: Callable[[Pcm], None], recording: Recording | None) -> None:
+    def __init__(
+        self,
+        playback: Playback,
+        send: Callable[[Pcm], None],
+        played: Callable[[int], None],
+        recording: Recording | None = None,
+    ) -> None:
         self.muted = False
         self.loudspeaker = False
         self.said, self.heard = Levels(), Levels()
         self._playback = playback
         self._send = send
+        self._played = played
+        self._reached = 0
         self._recording = recording
         self._gate = Gate(BLOCK)
         self._frame: list[Pcm] = []
@@ -107,6 +116,9 @@ class Exchange:
         if len(self._frame) * BLOCK >= FRAME:
             self._send(np.concatenate(self._frame))
             self._frame.clear()
+        if self._playback.reached != self._reached:
+            self._reached = self._playback.reached
+            self._played(self._reached)
         return heard
 
 

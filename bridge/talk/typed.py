@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from ..lines.client import MAX_WORDS
+from ..lines.texts import MAX_WORDS
 
 HELP = "a line is said by the agent; /inject TEXT lets it know something; /press KEYS, /mute, /speaker, /quit"
 KEYS = "0123456789*#ABCD"
