@@ -178,7 +178,8 @@ def test_every_folder_is_typed(folder: str) -> None:
 
 
 def test_the_daemon_loads_nothing_heavy() -> None:
-    code = "import sys, voice_bridge.bridge.daemon; print(*{name.split('.')[0] for name in sys.modules})"
+    modules = "voice_bridge.bridge.daemon, voice_bridge.bridge.cli"
+    code = f"import sys, {modules}; print(*{{name.split('.')[0] for name in sys.modules}})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "aiohttp" in loaded.split()
     assert not HEAVY & set(loaded.split())

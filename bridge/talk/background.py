@@ -36,11 +36,12 @@ def _ask() -> bytes:
     try:
         import termios
         import tty
-
-        descriptor = sys.stdin.fileno()
-        before = termios.tcgetattr(descriptor)
-    except (ImportError, OSError, ValueError):  # Windows, or no terminal
+    except ImportError:  # Windows
         return b""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return b""
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
     answer = b""
     until = time.monotonic() + PATIENCE
     try:

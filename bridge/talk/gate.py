@@ -13,7 +13,7 @@ CLEAR = 0.01  # of full scale (-40 dBFS): nobody interrupts more quietly than th
 OVER = 2.0  # times as loud as the echo is expected to be: somebody is talking over it
 AFTER = 3  # blocks (60 ms) of that in a row: a click is none
 OPEN = 25  # blocks (half a second) that it then stays open: words have pauses
-RISE, FALL = 0.3, 0.02  # share by which the expected echo follows a louder one, and a quieter one
+RISE, FALL = 0.03, 0.01  # share by which the expected echo follows a louder one, and a quieter one: towards its peaks
 WORST = 1.0  # as loud as what was played: expected until it is known better
 
 Pcm = NDArray[np.int16]
@@ -39,11 +39,10 @@ class Gate:
             self._over = self._open = 0
             return said
         loud = level(said)
-        if self._talks_over(loud, loudest):
-            return said
+        over = self._talks_over(loud, loudest)
         ratio = loud / loudest
         self._echo += (ratio - self._echo) * (RISE if ratio > self._echo else FALL)
-        return np.zeros_like(said)
+        return said if over else np.zeros_like(said)
 
     def _talks_over(self, loud: float, loudest: float) -> bool:
         self._over = self._over + 1 if loud > max(CLEAR, OVER * self._echo * loudest) else 0

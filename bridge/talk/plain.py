@@ -33,7 +33,7 @@ class Plain:
         session.unfinished = session.plan.text
         stdin.lines(self._typed, self._finished, self._typed_at)
         for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # Windows has no signal handlers in its loop; there Ctrl-C gives up
+            with suppress(NotImplementedError, RuntimeError):  # Windows, or a loop beside the main thread
                 loop.add_signal_handler(number, session.quit)
         ending = await session.run(stay=False)
         if self._json:

@@ -37,8 +37,8 @@ class Screen(App[str]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+t", "mute", "mute", priority=True),
-        Binding("ctrl+o", "loudspeaker", "loudspeaker", priority=True),
-        Binding("ctrl+l", "light", "light or dark", priority=True),
+        Binding("ctrl+o", "loudspeaker", "speaker", priority=True),
+        Binding("ctrl+l", "light", "light", priority=True),
         Binding("ctrl+c", "hang_up", "hang up", priority=True),
         Binding("ctrl+q", "hang_up", show=False, priority=True),
         Binding("pageup", "page(-1)", show=False),
@@ -55,27 +55,30 @@ class Screen(App[str]):
         self.session = Session(plan, self._tell)
         self._words = Words()
         self._lines: dict[int, Line] = {}
+        self._state, self._where, self._figures = Static(id="state"), Static(id="where"), Static(id="figures")
+        self._empty, self._talk = Static("Say something.", id="empty"), VerticalScroll(id="words", can_focus=False)
+        self._you, self._agent = Wave(YOU, "caller"), Wave("agent", "agent")
         self._talking: asyncio.Task[str] | None = None
         self._failure: Exception | None = None
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="head"):
-            yield Static(id="state")
-            yield Static(id="where")
-        yield Static("Say something.", id="empty")
-        yield VerticalScroll(id="words", can_focus=False)
+            yield self._state
+            yield self._where
+        yield self._empty
+        yield self._talk
         with Horizontal(id="waves"):
-            yield Wave(YOU, "caller")
-            yield Wave("agent", "agent")
-        yield Static(id="figures")
+            yield self._you
+            yield self._agent
+        yield self._figures
         yield Input(placeholder="What you type is said by the agent; /inject lets it know something", id="typing")
         yield Footer()
 
-    async def run_talk(self) -> str:
+    async def run_talk(self, *, headless: bool = False) -> str:
         """Talk to the end; gives how it ended. Raises what `Session.run` does, once the terminal is as it was."""
         if self._ask_terminal and background.is_light():
             self.theme = LIGHT.name
-        ending = await self.run_async()
+        ending = await self.run_async(headless=headless)
         if self._failure:
             raise self._failure
         print(summary(self.session.figures), file=sys.stderr)
@@ -83,9 +86,8 @@ class Screen(App[str]):
 
     def on_mount(self) -> None:
         self.query_one("#typing").focus()
-        words = self.query_one("#words", VerticalScroll)
-        words.anchor()
-        words.display = False
+        self._talk.anchor()
+        self._talk.display = False
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, or a loop beside the main thread
                 asyncio.get_running_loop().add_signal_handler(number, self.session.quit)
@@ -127,8 +129,10 @@ class Screen(App[str]):
         self.theme = LIGHT.name if self.theme == DARK.name else DARK.name
 
     def action_page(self, pages: int) -> None:
-        words = self.query_one("#words", VerticalScroll)
-        words.scroll_page_up() if pages < 0 else words.scroll_page_down()
+        if pages < 0:
+            self._talk.scroll_page_up()
+        else:
+            self._talk.scroll_page_down()
 
     def action_hang_up(self) -> None:
         if self.state == "over":
@@ -150,15 +154,16 @@ class Screen(App[str]):
             self._add(utterance)
 
     def _add(self, utterance: Utterance) -> None:
+        if not self._talk.is_attached:  # the screen is closing
+            return
         line = self._lines.get(id(utterance))
         if line is not None:
             line.renew()
             return
         line = self._lines[id(utterance)] = Line(utterance)
-        words = self.query_one("#words", VerticalScroll)
-        self.query_one("#empty").display = False
-        words.display = True
-        words.mount(line)
+        self._empty.display = False
+        self._talk.display = True
+        self._talk.mount(line)
         while len(self._lines) > MOST_LINES:
             oldest = next(iter(self._lines))
             self._lines.pop(oldest).remove()
@@ -188,12 +193,11 @@ class Screen(App[str]):
         text = Text()
         text.append("● ", self.theme_variables[STATES.get(self.state, "faint")])
         text.append(self.state, "bold")
-        self.query_one("#state", Static).update(text)
+        self._state.update(text)
         minutes, seconds = divmod(int(figures.seconds), 60)
-        self.query_one("#where", Static).update(Text(f"{self.session.plan.where.host}   {minutes}:{seconds:02}"))
-        you, agent = self.query(Wave)
-        you.show(list(exchange.said.history), self._why_unheard())
-        agent.show(list(exchange.heard.history))
+        self._where.update(Text(f"{self.session.plan.where.host}   {minutes}:{seconds:02}"))
+        self._you.show(list(exchange.said.history), self._why_unheard())
+        self._agent.show(list(exchange.heard.history))
         shown = [
             f"round trip {_known(figures.round_trip)}",
             f"mouth to ear ~{_known(figures.mouth_to_ear)}",
@@ -202,7 +206,7 @@ class Screen(App[str]):
         ]
         if figures.resumes:
             shown.append(f"came back {figures.resumes} times")
-        self.query_one("#figures", Static).update(Text("  ·  ".join(shown)))
+        self._figures.update(Text("  ·  ".join(shown)))
 
     def _why_unheard(self) -> str:
         exchange, plan = self.session.exchange, self.session.plan
