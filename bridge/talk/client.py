@@ -350,7 +350,7 @@ class Client:
     def _begin(self, ready: notes.Ready) -> None:
         resumed = bool(self._tried) and ready.call == self._call
         came_back = self._broken_at is not None
-        self._call, self._ticket = ready.call, ready.ticket
+        self._call, self._ticket = ready.call, ready.ticket or ""
         self._broken_at = None
         self._live.set()
         self.resumes += resumed
