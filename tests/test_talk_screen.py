@@ -66,7 +66,7 @@ class Desk:
 
 @asynccontextmanager
 async def desk(url: str, size: tuple[int, int] = (80, 24), **options: Any) -> AsyncIterator[Desk]:
-    screen = Screen(Plan(address(url), **({"text": True} | options)))
+    screen = Screen(Plan(address(url), text="wav" not in options, **options))
     async with screen.run_test(size=size) as pilot:
         yield Desk(screen, pilot)
 
