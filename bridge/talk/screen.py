@@ -20,7 +20,7 @@ from .address import Unreachable
 from .client import Event, Link
 from .look import CSS, DARK, LIGHT
 from .plain import ENDINGS, milliseconds, summary
-from .session import Plan, Session
+from .session import Figures, Plan, Session
 from .widgets import YOU, Line, Wave
 from .words import HAPPENED, Utterance, Words
 
@@ -58,6 +58,7 @@ class Screen(App[str]):
         self._state, self._where, self._figures = Static(id="state"), Static(id="where"), Static(id="figures")
         self._empty, self._talk = Static("Say something.", id="empty"), VerticalScroll(id="words", can_focus=False)
         self._you, self._agent = Wave(YOU, "caller"), Wave("agent", "agent")
+        self._shown_at = -1  # the second at which figures were shown last: faster, nobody can read them
         self._talking: asyncio.Task[str] | None = None
         self._failure: Exception | None = None
 
@@ -193,20 +194,14 @@ class Screen(App[str]):
         text = Text()
         text.append("● ", self.theme_variables[STATES.get(self.state, "faint")])
         text.append(self.state, "bold")
-        self._state.update(text)
+        _show(self._state, text)
         minutes, seconds = divmod(int(figures.seconds), 60)
-        self._where.update(Text(f"{self.session.plan.where.host}   {minutes}:{seconds:02}"))
+        _show(self._where, Text(f"{self.session.plan.where.host}   {minutes}:{seconds:02}"))
         self._you.show(list(exchange.said.history), self._why_unheard())
         self._agent.show(list(exchange.heard.history))
-        shown = [
-            f"round trip {_known(figures.round_trip)}",
-            f"mouth to ear ~{_known(figures.mouth_to_ear)}",
-            f"jitter {milliseconds(figures.jitter)}",
-            f"underruns {figures.underruns}",
-        ]
-        if figures.resumes:
-            shown.append(f"came back {figures.resumes} times")
-        self._figures.update(Text("  ·  ".join(shown)))
+        if int(figures.seconds) != self._shown_at:
+            self._shown_at = int(figures.seconds)
+            _show(self._figures, _in_words(figures))
 
     def _why_unheard(self) -> str:
         exchange, plan = self.session.exchange, self.session.plan
@@ -217,6 +212,24 @@ class Screen(App[str]):
         if plan.wav:
             return plan.wav.name
         return "over the loudspeaker" if exchange.loudspeaker else ""
+
+
+def _show(place: Static, text: Text) -> None:
+    """Only what is new: a screen that does not change sends nothing."""
+    if place.content != text:
+        place.update(text)
+
+
+def _in_words(figures: Figures) -> Text:
+    shown = [
+        f"round trip {_known(figures.round_trip)}",
+        f"mouth to ear ~{_known(figures.mouth_to_ear)}",
+        f"jitter {milliseconds(figures.jitter)}",
+        f"underruns {figures.underruns}",
+    ]
+    if figures.resumes:
+        shown.append(f"came back {figures.resumes} times")
+    return Text("  ·  ".join(shown))
 
 
 def _known(seconds: float | None) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -52,6 +54,7 @@ class Wave(Widget):
         self._colour = colour  # the variable of the theme
         self._note = ""
         self._levels: Sequence[float] = ()
+        self._shown: tuple[str, list[float]] | None = None  # what was drawn last
 
     @property
     def columns(self) -> list[float]:
@@ -63,9 +66,11 @@ class Wave(Widget):
         return [0.0] * (width - len(loudest)) + loudest
 
     def show(self, levels: Sequence[float], note: str = "") -> None:
-        """`note` stands beside the name: why nothing is heard."""
-        self._levels, self._note = levels, note
-        self.refresh()
+        """`note` stands beside the name: why nothing is heard. What is as it was is not drawn again."""
+        self._levels = levels
+        if (note, self.columns) != self._shown:
+            self._note = note
+            self.refresh()
 
     def render(self) -> Text:
         theme = self.app.theme_variables
@@ -77,14 +82,16 @@ class Wave(Widget):
         if self._note:
             text.append(f"  {self._note}", faint)
         columns = self.columns
+        self._shown = (self._note, columns)
         steps = len(STEPS) - 1
         for row in reversed(range(ROWS)):
             text.append("\n")
+            bars = []
             for at, level in enumerate(columns):
                 height = round(level**CONTRAST * steps * ROWS) - row * steps
                 bar = STEPS[max(0, min(steps, height))]
-                if bar == STEPS[0] and row == 0:
-                    text.append(STEPS[1], theme["line"])
-                else:
-                    text.append(bar, ages[at * len(ages) // len(columns)])
+                rests = row == 0 and bar == STEPS[0]
+                bars.append((theme["line"], STEPS[1]) if rests else (ages[at * len(ages) // len(columns)], bar))
+            for style, run in groupby(bars, key=itemgetter(0)):
+                text.append("".join(bar for _, bar in run), style)
         return text
