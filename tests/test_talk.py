@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from tests.clients import SECRET, gone, noise, token, without_silence
 from tests.roads import Road
 from tests.turned import bridge, turned
+from voice_bridge.bridge.device import NoSound
 from voice_bridge.bridge.lines import notes
 from voice_bridge.bridge.talk import typed
 from voice_bridge.bridge.talk.address import Unreachable, address
@@ -157,6 +159,62 @@ async def test_a_flush_voids_what_has_not_been_heard(tmp_path: Path) -> None:
         one.session.do(typed.Press("5"))
         await one.until(lambda event: event == notes.Flushed())
         assert playback.position < RATE / 4
+
+
+class Hardware:
+    """Stands for sounddevice, and for a microphone and a loudspeaker that know one rate."""
+
+    PortAudioError = type("PortAudioError", (Exception,), {})
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self.latency = (0.01, 0.02)
+        self.running = False
+
+    def RawStream(
+        self, *, samplerate: int, blocksize: int, callback: Any, finished_callback: Any, **_: Any
+    ) -> Hardware:
+        if samplerate != self.rate:
+            raise self.PortAudioError("Invalid sample rate")
+        self.size, self.exchange, self.unplug = blocksize, callback, finished_callback
+        return self
+
+    def start(self) -> None:
+        self.running = True
+
+    def close(self) -> None:
+        self.running = False
+
+    async def work(self, said: NDArray[np.int16]) -> NDArray[np.int16]:
+        """What the loudspeaker gets while the microphone gives that."""
+        heard = []
+        for at in range(0, len(said), self.size):
+            block = bytearray(2 * self.size)
+            self.exchange(said[at : at + self.size].tobytes(), block, self.size, None, None)
+            heard.append(np.frombuffer(bytes(block), np.int16))
+            await asyncio.sleep(0.02)
+        return np.concatenate(heard)
+
+
+@pytest.mark.parametrize("rate", [24000, 48000])
+@turned
+async def test_a_microphone_and_a_loudspeaker_talk_at_the_rate_they_know_until_they_are_unplugged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int
+) -> None:
+    hardware = Hardware(rate)
+    monkeypatch.setitem(sys.modules, "sounddevice", hardware)  # type: ignore[arg-type]
+    said = np.rint(8000 * np.sin(2 * np.pi * 500 * np.arange(3 * rate) / rate)).astype(np.int16)
+    async with bridge(tmp_path) as daemon:
+        one = Talk(Plan(address(f"127.0.0.1:{daemon.port}")), stay=False)
+        await one.linked("connected")
+        heard = (await hardware.work(said))[-rate:]
+        assert int(np.argmax(np.abs(np.fft.rfft(heard * np.hanning(rate))))) == 500
+        assert one.session.client.delay == hardware.latency
+        hardware.unplug()
+        with pytest.raises(NoSound, match="has gone; connect it and call again"):
+            await one.end()
+        assert not hardware.running
+        await gone(daemon)
 
 
 # -- words -------------------------------------------------------------------------------------------------------------

@@ -185,6 +185,7 @@ async def test_when_the_other_side_ends_it_its_last_words_stay_until_enter(bridg
         await one.until_shown("● over", "agent  Goodbye.", "the bridge's operator ended it. Enter closes.")
         await one.pilot.press("enter")
         await one.until(lambda: not one.screen.is_running)
+        assert one.screen.return_value == "operator"
 
 
 async def test_control_c_hangs_up(bridge: Bridge) -> None:

@@ -16,7 +16,6 @@ from textual.widgets import Footer, Input, Static
 
 from ..lines import notes
 from . import background, typed
-from .address import Unreachable
 from .client import Event, Link
 from .look import CSS, DARK, LIGHT
 from .plain import ENDINGS, milliseconds, summary
@@ -60,6 +59,7 @@ class Screen(App[str]):
         self._you, self._agent = Wave(YOU, "caller"), Wave("agent", "agent")
         self._shown_at = -1  # the second at which figures were shown last: faster, nobody can read them
         self._talking: asyncio.Task[str] | None = None
+        self._ending = "caller"
         self._failure: Exception | None = None
 
     def compose(self) -> ComposeResult:
@@ -79,11 +79,11 @@ class Screen(App[str]):
         """Talk to the end; gives how it ended. Raises what `Session.run` does, once the terminal is as it was."""
         if self._ask_terminal and background.is_light():
             self.theme = LIGHT.name
-        ending = await self.run_async(headless=headless)
+        await self.run_async(headless=headless)
         if self._failure:
             raise self._failure
         print(summary(self.session.figures), file=sys.stderr)
-        return ending or "caller"
+        return self._ending
 
     def on_mount(self) -> None:
         self.query_one("#typing").focus()
@@ -106,7 +106,7 @@ class Screen(App[str]):
 
     def on_input_submitted(self, entered: Input.Submitted) -> None:
         if self.state == "over":
-            self.exit()
+            self._leave()
             return
         try:
             command = typed.parse(entered.value)
@@ -137,7 +137,7 @@ class Screen(App[str]):
 
     def action_hang_up(self) -> None:
         if self.state == "over":
-            self.exit()
+            self._leave()
         self.session.quit()
 
     # -- what happens --------------------------------------------------------------------------------------------
@@ -174,19 +174,20 @@ class Screen(App[str]):
         if talking.cancelled():
             return
         error = talking.exception()
-        if error is None and talking.result() == "caller":
-            self.exit("caller")
-        elif isinstance(error, Unreachable) and self._words.utterances:
-            self._close(f"{error}")
-        elif isinstance(error, Exception):
+        if isinstance(error, Exception):
             self._failure = error
-            self.exit()
+            why = str(error)
         else:
-            self._close(ENDINGS.get(talking.result(), f"the bridge ended the talk: {talking.result()}"))
+            self._ending = talking.result()
+            why = ENDINGS.get(self._ending, f"the bridge ended the talk: {self._ending}")
+        if self._ending == "caller" and not (error and self._words.utterances):
+            self._leave()
+        else:
+            self.state = "over"
+            self._add(Utterance(HAPPENED, f"{why}. Enter closes."))
 
-    def _close(self, why: str) -> None:
-        self.state = "over"
-        self._add(Utterance(HAPPENED, f"{why}. Enter closes."))
+    def _leave(self) -> None:
+        self.exit(self._ending)
 
     def _look(self) -> None:
         """Show what moves by itself."""
