@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 
 from tests.phone_bridge import Bridge, echo, serving
 from voice_bridge.bridge.cli.dial import dial as verb
-from voice_bridge.bridge.phone.sound import Microphone, tone
+from voice_bridge.bridge.cli.dial_mic import Microphone
+from voice_bridge.bridge.phone.sound import tone
 from voice_bridge.codecs import g711, wav
 
 app = typer.Typer()

@@ -15,6 +15,7 @@ from .memory import memory
 from .number import number
 from .serve import serve
 from .status import status
+from .talk import talk
 from .token import token
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for verb in (serve, dial, call, doctor, download, status, hangup, number, token, infer, bench):
+for verb in (serve, talk, dial, call, doctor, download, status, hangup, number, token, infer, bench):
     app.command()(verb)
 
 

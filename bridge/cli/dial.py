@@ -19,12 +19,14 @@ from rich.live import Live
 from rich.markup import escape
 
 from ...codecs import wav
+from ..device import NoSound
 from ..phone import Call, Clock, Network, Phone, tone
 from ..phone.live import Panel
 from ..phone.picture import as_svg
 from ..phone.protocol import RATE
 from ..phone.report import Result, as_json, as_rows
-from ..phone.sound import Microphone, Recording, Source, recording
+from ..phone.sound import Recording, Source, recording
+from .dial_mic import Microphone
 
 WEBHOOK = "/twilio/voice"
 TONE_SECONDS = 15.0  # long enough for a call to settle, short enough to wait for
@@ -202,9 +204,7 @@ def _line(wav_file: Path | None, mic: bool, seconds: float | None) -> Line:
 def _microphone() -> Microphone:
     try:
         return Microphone()
-    except ImportError as error:
-        raise ValueError("--mic needs sounddevice; install it with: pip install 'voice-bridge[talk]'") from error
-    except OSError as error:
+    except NoSound as error:
         raise ValueError(f"--mic: {error}") from error
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PREFIX = "VOICE_BRIDGE_"
 CONFIG_VARIABLE = "VOICE_BRIDGE_CONFIG"
+TOKEN_VARIABLE = "VOICE_BRIDGE_TOKEN"  # a client's, for `talk`; no setting of a bridge
 # A whole persona in an error line would hide the remedy.
 LONGEST_SHOWN = 80
 
@@ -124,7 +125,7 @@ def _flat(table: dict[str, Any], model: type[Section], source: str, prefix: Key 
 def _from_environment(env: Mapping[str, str]) -> Given:
     given: Given = {key: (env[name], name) for name, key in FAMILIAR.items() if env.get(name)}
     for name, text in env.items():
-        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
+        if not name.startswith(PREFIX) or name in (CONFIG_VARIABLE, TOKEN_VARIABLE):
             continue
         if name not in VARIABLES:
             meant = _nearest(name.removeprefix(PREFIX).replace("__", "."), map(_dotted, KEYS))

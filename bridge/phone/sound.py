@@ -1,11 +1,9 @@
-"""What the caller says: a test signal, a recording or a microphone."""
+"""What the caller says: a test signal or a recording."""
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ Source = Callable[[int], bytes]  # chunk number, from 0 -> 160 bytes of mu-law
 BURST = 0.060  # seconds: long enough to be found under noise, short enough to be one event
 BURST_EVERY = 1.0
 FIRST_BURST = 0.5
-MICROPHONE_QUEUE = 5  # chunks (100 ms) before the oldest goes: a call must not fall behind its speaker
 
 
 class Recording:
@@ -65,51 +62,3 @@ def tone() -> Recording:
 def recording(path: Path) -> Recording:
     """A WAV file of any rate, as a telephone carries it."""
     return Recording(wav.load(path, RATE))
-
-
-class Microphone:
-    """The computer's microphone as the mouth and its speaker as the ear. Use as a context manager.
-
-    Raises ImportError when sounddevice is not installed, OSError when there is no device.
-    """
-
-    def __init__(self) -> None:
-        import sounddevice
-
-        self._said: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        try:
-            self._device: Any = sounddevice.RawStream(
-                samplerate=RATE, channels=1, dtype="int16", blocksize=CHUNK, callback=self._exchange
-            )
-        except sounddevice.PortAudioError as error:
-            raise OSError(f"no microphone and speaker to be had: {error}") from error
-
-    def __enter__(self) -> Microphone:
-        self._device.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._device.close()
-
-    def mouth(self, _number: int) -> bytes:
-        return _newest(self._said)
-
-    def ear(self, chunk: bytes) -> None:
-        self._heard.put(chunk)
-
-    def _exchange(self, said: Any, heard: Any, _frames: int, _time: Any, _status: Any) -> None:
-        """Called by the device, in its own thread."""
-        self._said.put(g711.encode(np.frombuffer(said, dtype=np.int16)))
-        heard[:] = g711.decode(_newest(self._heard)).tobytes()
-
-
-def _newest(chunks: queue.SimpleQueue[bytes]) -> bytes:
-    while chunks.qsize() > MICROPHONE_QUEUE:
-        chunks.get_nowait()
-    try:
-        return chunks.get_nowait()
-    except queue.Empty:
-        return SILENCE

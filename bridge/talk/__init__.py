@@ -1,0 +1,1 @@
+"""The terminal client of `/v1/stream`, for `voice-bridge talk`."""
