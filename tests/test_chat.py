@@ -420,7 +420,7 @@ async def test_a_client_that_does_not_read_is_ended_and_costs_another_no_frame(t
         while len(daemon.board.calls) < 2:  # noqa: ASYNC110 - the call of a peer that tells nothing
             await asyncio.sleep(0.01)
         stuck = list(daemon.board.calls.values())[-1]
-        ours = stuck._wire._request.transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        ours = stuck.link.newest._request.transport.get_extra_info("socket")  # type: ignore[attr-defined]
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # the network between them holds little
 
         async def stall() -> None:
