@@ -86,13 +86,7 @@ class Greeted(SocketWire):
 
     def __init__(self, request: web.Request, socket: web.WebSocketResponse) -> None:
         super().__init__(request, socket)
-        self._begun = False
-
-    async def __anext__(self) -> str | bytes:
-        if not self._begun:
-            self._begun = True
-            return b""
-        return await super().__anext__()
+        self._first = b""
 
 
 def _authorization(request: web.Request) -> str:

@@ -81,7 +81,8 @@ class Chatter:
         assert self.messages[0] == bytes(9)
 
     async def closed(self) -> tuple[int, str]:
-        await self._listening
+        async with asyncio.timeout(PATIENCE):
+            await self._listening
         return self.socket.close_code or 0, self.socket.close_reason or ""
 
     def of(self, kind: int) -> str:
