@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from ..codecs import wav
 from ..engines import hardware, registry
-from ..engines.base import FRAME, Ended, Engine, Opening, Sound
-from ..engines.child import ChildFailed
+from ..engines.base import FRAME, CannotStart, Ended, Engine, Opening, Sound
 from . import web as routes
 from .admission import Admission
 from .auth import BadKeys, Tokens
@@ -217,7 +216,7 @@ class Daemon:
         try:
             await self.engine.start()
             await self._try_openings()
-        except ChildFailed as error:
+        except CannotStart as error:
             raise StartFailed(f"the engine {self.engine.name} cannot start: {error}") from None
         finally:
             if self._show:
