@@ -24,6 +24,7 @@ from .admission import Admission
 from .auth import BadKeys, Tokens
 from .call import Call
 from .config import Settings
+from .endpoints import endpoints
 from .lines.client import ClientLine
 from .lines.twilio import TwilioLine
 from .memory import begin
@@ -329,7 +330,7 @@ async def serve(
         voice.engine,
         voice.moshi.device,
         machine,
-        voice.endpoint,
+        endpoints(voice),
         voice.options,
         settings.engine.slots,
         voice.cascade.options,

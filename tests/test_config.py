@@ -234,7 +234,7 @@ MISTAKES = [
     ("[[numbers]]\ngreeting = 'hi'", "numbers[0].number: is missing: add it"),
     (
         "[numbers]\nrecord = true",
-        'numbers = {"record": true}: must be a list: write [[numbers]] above each number',
+        'numbers = {"record": true}: must be a list: write [[numbers]] above each entry',
     ),
     (
         '[[numbers]]\nnumber = "+15551234567"\n[[numbers]]\nnumber = "+15551234567"',

@@ -37,6 +37,7 @@ from ...engines.moshi.config import ModelError
 from ...engines.moshi.fit import Fit
 from ..config import ConfigError, Settings, load
 from ..config.load import CONFIG_VARIABLE, FAMILIAR, VARIABLES
+from ..endpoints import endpoints
 from . import operator
 from .doctor_cascade import check_cascade
 from .doctor_clients import check_clients
@@ -203,7 +204,7 @@ def _choice(settings: Settings, provider: str, machine: Machine) -> registry.Cho
     voice = settings.voice
     slots = settings.engine.slots
     return registry.choose(
-        provider, voice.moshi.device, machine, voice.endpoint, voice.options, slots, voice.cascade.options
+        provider, voice.moshi.device, machine, endpoints(voice), voice.options, slots, voice.cascade.options
     )
 
 
