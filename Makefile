@@ -7,9 +7,9 @@ BIN := $(VENV)/bin
 # NVIDIA driver answers, Moshi on torch. The tests want torch on every Linux machine. Which build of it, pip decides.
 COMMA := ,
 TORCH := $(COMMA)torch
-EXTRAS ?= memory,talk,local,piper$(if $(wildcard /proc/driver/nvidia/version /dev/dxg),$(TORCH))
+EXTRAS ?= memory,talk,opus,local,piper$(if $(wildcard /proc/driver/nvidia/version /dev/dxg),$(TORCH))
 TEST_EXTRAS := $(EXTRAS)$(if $(filter file,$(origin EXTRAS)),$(if $(filter Linux,$(shell uname -s)),$(if $(findstring torch,$(EXTRAS)),,$(TORCH))))
-SIZE := $(if $(findstring torch,$(EXTRAS)),1.6 GB$(COMMA) or 7 GB if torch brings CUDA along,650 MB)
+SIZE := $(if $(findstring torch,$(EXTRAS)),1.7 GB$(COMMA) or 7 GB if torch brings CUDA along,730 MB)
 
 # Tried in this order. The tests run on 3.11 first, so it comes first.
 PYTHONS := python3.11 python3.12 python3.13 python3 python
@@ -63,7 +63,7 @@ $(VENV)/.dev: $(VENV)/.installed
 
 define piper_note
 echo "With it comes the voice of piper-tts, which is GPL-3.0 software and runs as a process of its own;"; \
-echo "EXTRAS=memory,talk,local leaves it out, and then there is no voice."
+echo "EXTRAS=memory,talk,opus,local leaves it out, and then there is no voice."
 endef
 
 define make_venv
