@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
+from ..codecs import opus
 from .base import STEP_LIMIT, Core, Engine
 from .hardware import GB, Machine
 from .host import HostEngine
@@ -29,7 +30,6 @@ OLDEST = (8, 0)  # compute capability: 16-bit floats and the kernels' instructio
 ECHO_SLOTS = 400  # calls; what one core of bridge carries on the test line is below that
 CASCADE_SLOTS = 4  # calls for each core: each has an answer of 0.5 s of work every few seconds
 NEEDED = ("torch", "safetensors", "sentencepiece", "huggingface_hub")  # what Moshi imports, of the extra [torch]
-OPUS = ("sphn",)  # what the wire of Moshi's servers needs, of the extra [opus]
 EAR = ("moonshine_voice", "webrtcvad")  # what moonshine needs, of the extras [local] and [memory]
 
 Options: TypeAlias = Mapping[str, str | int | float | bool]
@@ -151,10 +151,8 @@ def _relay(endpoints: Sequence[Endpoint], slots: int, why: str) -> Choice:
     """Engines elsewhere."""
     if not endpoints:
         raise NoEngine(f"voice.provider = {RELAY} needs voice.endpoint: set it, as wss://gpu.example.com")
-    if any(endpoint.wire == "moshi" for endpoint in endpoints) and (lacks := without(*OPUS)):
-        raise NoEngine(
-            f"{', '.join(lacks)} not installed, for the sound of /api/chat: pip install 'voice-bridge[opus]'"
-        )
+    if any(endpoint.wire == "moshi" for endpoint in endpoints) and not opus.available():
+        raise NoEngine(f"a server of Moshi's speaks Opus: {opus.REMEDY}")
     names = ", ".join(endpoint.name for endpoint in endpoints)
     return Choice(RELAY, f"{why}: {names}", slots=slots, endpoints=tuple(endpoints))
 

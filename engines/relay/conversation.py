@@ -140,9 +140,8 @@ class RelayConversation(Mailbox):
         if link is None or patience is None or patience.when() is not None:
             return
         if self._away:
-            if any(
-                door is not self.door for door in self._engine.nearest()
-            ):  # its engine went away under it: others have one
+            # Its engine went away under it: a fresh conversation begins in any case, and elsewhere at once.
+            if any(door is not self.door for door in self._engine.nearest()):
                 patience.reschedule(now)
         elif self._waits_since is not None and now - self._waits_since > (HANG if self._replied else link.patience):
             patience.reschedule(now)

@@ -17,6 +17,7 @@ import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 
+from ...codecs.opus import Decoder, Encoder
 from .. import wire
 from ..base import FRAME, OPENING, Event, Frame, Injected, Opening, Refused, Sound, Words
 from .endpoint import (
@@ -103,8 +104,6 @@ class MoshiLink:
     resumable = False
 
     def __init__(self, socket: Socket, early: list[Event]) -> None:
-        from ...codecs.opus import Decoder, Encoder  # what they stand on is an extra
-
         self.early = early
         self._socket = socket
         self._encoder, self._decoder = Encoder(), Decoder()
