@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def describe(call: Call) -> dict[str, Any]:
     """The call as operators see it."""
-    stats, ticket = call.stats, call.ticket
+    stats, ticket, party = call.stats, call.ticket, call.party
     return {
         "call": call.id,
         "line": call.line.name,
@@ -22,11 +22,11 @@ def describe(call: Call) -> dict[str, Any]:
         "seconds": round(call.seconds, 1),
         "engine": call.board.engine.name,
         "state": "engine lost" if call.lost else "talking",
-        "lead_ms": round(call.playout.aim * 1000),
+        "lead_ms": party.lead_ms,
         "mouth_to_ear_ms": round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
         "frames": stats.frames,
-        "underruns": call.playout.underruns,
-        "memories": call.reminders.given,
+        "underruns": stats.underruns,
+        "memories": party.memories,
     }
 
 
@@ -42,7 +42,7 @@ def record(call: Call, end: str) -> CallRecord:
         started=call.started,
         seconds=round(call.seconds, 3),
         end=end,
-        recording=call.tape.path,
-        memories=call.reminders.given,
+        recording=call.party.recording,
+        memories=call.party.memories,
         **measured(call.stats),
     )

@@ -18,11 +18,21 @@ class SocketWire:
     def __init__(self, request: web.Request, socket: web.WebSocketResponse) -> None:
         self._request = request
         self._socket = socket
+        self._first: str | bytes | None = None
+
+    async def first(self) -> str | bytes | None:
+        """The first message, which is read again by whoever goes through all; None if none can be read."""
+        with suppress(ProtocolError):
+            self._first = await anext(self, None)
+        return self._first
 
     def __aiter__(self) -> SocketWire:
         return self
 
     async def __anext__(self) -> str | bytes:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
         message = await self._socket.receive()
         if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
             data: str | bytes = message.data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 
 from aiohttp import web
@@ -9,7 +10,11 @@ from aiohttp import web
 from . import auth
 from .admission import Refused, Ticket
 from .call import Call
-from .lines.client import MAX_MESSAGE, ClientLine
+from .lines.client import ClientLine
+from .lines.notes import PROTOCOL, Over, Trouble
+from .lines.relay import RelayLine
+from .lines.texts import MAX_MESSAGE, START_LIMIT, opening, say
+from .link import part
 from .observe import logs
 from .sockets import CLOSE_LIMIT, SocketWire
 from .switchboard import Switchboard
@@ -31,7 +36,24 @@ class Streams:
         self._settings = board.settings
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.get("/v1/stream", self.stream, allow_head=False)]
+        return [
+            web.get("/v1/stream", self.stream, allow_head=False),
+            web.get("/v1/capacity", self.capacity, allow_head=False),
+        ]
+
+    async def capacity(self, request: web.Request) -> web.Response:
+        """What a bridge that relays asks before it sends callers here."""
+        await self._check(request)
+        board = self._board
+        body = {
+            "state": board.state,
+            "engine": board.engine.name,
+            "offered": board.engine.capacity().offered,
+            "free": board.admission.free,
+            "step_ms": round(1000 * board.engine.step_seconds, 1),
+            "protocol": PROTOCOL,
+        }
+        return web.json_response(body)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """One conversation. Its slot is taken before the upgrade, so that who is refused knows at once."""
@@ -51,10 +73,28 @@ class Streams:
             return self._refuse(subject, refused)
         try:
             await socket.prepare(request)
-            await Call(self._board, _line(ticket), SocketWire(request, socket)).run()
+            await self._talk(ticket, SocketWire(request, socket))
         finally:
             self._board.admission.forget(ticket.call)  # if it never began
         return socket
+
+    async def _talk(self, ticket: Ticket, wire: SocketWire) -> None:
+        """The first message tells which of its forms the stream has."""
+        try:
+            async with asyncio.timeout(START_LIMIT):
+                first = await wire.first()
+        except TimeoutError:
+            await self._turn_away(wire, Trouble(f"no start within {START_LIMIT:.0f} s", "silent"))
+            return
+        opened = opening(first) if first is not None else None
+        line = RelayLine if opened and opened.relay else ClientLine
+        await Call(self._board, line(ticket.call, ticket.token), wire).run()
+
+    async def _turn_away(self, wire: SocketWire, trouble: Trouble) -> None:
+        """A stream that may not begin, after the upgrade."""
+        self._board.metrics.refused[trouble.code] += 1
+        log.warning("stream refused", why=trouble.message)
+        await part(wire, 1008, trouble.message, say(trouble), say(Over(trouble.code)))
 
     async def _check(self, request: web.Request) -> str:
         """The subject of the client's token; empty in open mode."""
@@ -71,10 +111,6 @@ class Streams:
         log.warning("client refused", subject=subject, why=str(refused))
         body = {"error": str(refused), "code": refused.why}
         return web.json_response(body, status=503, headers={"Retry-After": str(RETRY_AFTER)})
-
-
-def _line(ticket: Ticket) -> ClientLine:
-    return ClientLine(ticket.call, ticket.token)
 
 
 def _authorization(request: web.Request) -> str:

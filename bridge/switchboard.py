@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,15 @@ class Switchboard:
     farewell: Farewell
     """Ends a planned call at the carrier, before its socket closes."""
     calls: dict[str, Call] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Literal["ready", "draining", "no slot", "engine not ready"]:
+        """Whether calls can come in; `engine.trouble` says more."""
+        if self.admission.draining:
+            return "draining"
+        if self.engine.trouble:
+            return "no slot" if self.engine.ready else "engine not ready"
+        return "ready"
 
     async def drain(self, limit: float) -> None:
         """Let no one in, wait up to `limit` seconds for the calls that live or are expected, then end the rest."""

@@ -61,6 +61,12 @@ class Injected(Note, frozen=True, tag="injected"):
     id: int
 
 
+class Event(Note, frozen=True, tag="event"):
+    """What the engine reports, as it says it: for bridges that relay."""
+
+    event: msgspec.Raw
+
+
 class Pong(Note, frozen=True, tag="pong"):
     pass
 
