@@ -127,12 +127,11 @@ class RelayConversation(Mailbox):
 
     async def begin(self) -> None:
         """Find a place for it; raises `Busy` if all are taken. Where nobody answers it begins as lost, and goes on."""
-        link = None
         try:
-            link = await self._fresh()
+            self._link = await self._fresh()
         except Unusable:
             self._lose()
-        self._task = asyncio.create_task(self._live(link))
+        self._task = asyncio.create_task(self._live(self._link))
 
     def look(self, now: float) -> None:
         """What happens because nothing happens; called a few times a second."""
