@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import TypeAlias
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
+import aiohttp
 import numpy as np
 
+from tests.cores import HERE
+from voice_bridge.bridge.config import load
+from voice_bridge.bridge.daemon import Daemon
+from voice_bridge.engines import registry
 from voice_bridge.engines.base import FRAME, RATE, Ended, Event, Frame, Opening, Sound
+from voice_bridge.engines.host import HostEngine
 from voice_bridge.engines.relay.conversation import RelayConversation
 from voice_bridge.engines.relay.endpoint import Endpoint
 from voice_bridge.engines.relay.engine import RelayEngine
 
+VOICE_BRIDGE = Path(sys.executable).with_name("voice-bridge")
 LIMIT = 20.0  # seconds for what takes one; only what is broken needs them
 
 Events: TypeAlias = list[Event]
@@ -105,3 +117,112 @@ class Caller:
             if isinstance(event, Sound):
                 self.heard_at.append(loop.time())
             self._news.set()
+
+
+@asynccontextmanager
+async def far(folder: Path, port: int = 0, slots: int = 4, core: str = "", **settings: Any) -> AsyncIterator[Daemon]:
+    """Another bridge, in this process; its engine is the test line, or one of the tests' cores."""
+    empty = folder / "empty.toml"
+    empty.touch()
+    given = {"server.port": port} | {key.replace("__", "."): value for key, value in settings.items()}
+    engine = (
+        HostEngine(core, f"{HERE}:{core}", slots) if core else registry.make(registry.Choice("echo", "", slots=slots))
+    )
+    async with Daemon(load(empty, given, env={}), engine) as daemon:
+        yield daemon
+
+
+class Served:
+    """A bridge as people start it, in a process of its own that can be killed or stopped."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.process: asyncio.subprocess.Process
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def hang(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+
+@asynccontextmanager
+async def served(*ports: int, folder: Path) -> AsyncIterator[list[Served]]:
+    """Bridges with the test line, on these ports; they start beside each other."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("VOICE_BRIDGE_", "TWILIO_"))}
+    clean["VOICE_BRIDGE_LOG__LEVEL"] = "warning"
+    bridges = [Served(port) for port in ports]
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        for bridge, port in zip(bridges, ports, strict=True):
+            words = ("serve", "--engine", "echo", "--port", str(port))
+            bridge.process = await asyncio.create_subprocess_exec(VOICE_BRIDGE, *words, env=clean, cwd=folder)
+            stack.push_async_callback(_end, bridge.process)
+        for bridge in bridges:
+            async with asyncio.timeout(LIMIT):
+                while not await _ready(http, bridge.url):  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.1)
+        yield bridges
+
+
+async def _ready(http: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with http.get(f"{url}/readyz") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+
+
+class Road:
+    """What lies between two bridges: it can be cut, and counts the connections that go over it."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.connections = 0
+        self.open = True
+        self.place: tuple[str, int]
+        self._ends: list[asyncio.StreamWriter] = []
+
+    def cut(self) -> None:
+        """Every connection breaks, as when a cable is pulled from a router that resets them."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            end.transport.abort()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.open:
+            writer.transport.abort()
+            return
+        self.connections += 1
+        there, back = await asyncio.open_connection(*self.place)
+        self._ends += [writer, back]
+        await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def road(url: str) -> AsyncIterator[Road]:
+    one, parts = Road(), urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    one.place = parts.hostname, parts.port
+    server = await asyncio.start_server(one.carry, "127.0.0.1", 0)
+    one.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield one
+    finally:
+        server.close()
+        one.cut()

@@ -76,10 +76,12 @@ async def test_what_these_servers_cannot_do_is_refused_and_told_once_in_the_log(
 async def test_personaplex_gets_its_voice_and_the_persona_as_prompts() -> None:
     opening = Opening(persona="You are a clerk.", known="The caller is Ann.", seed=7, sampling={"text_top_k": 20})
     async with serving(MoshiServer(voices=["NATF2.pt"])) as server:
-        async with relaying(endpoint(server.url, None, voice="NATF2.pt")) as engine:
-            async with Caller(await begin(engine, opening)) as caller:
-                await caller.hears()
-                assert caller.of(Injected) == [Injected(OPENING)]
+        async with (
+            relaying(endpoint(server.url, None, voice="NATF2.pt")) as engine,
+            Caller(await begin(engine, opening)) as caller,
+        ):
+            await caller.hears()
+            assert caller.of(Injected) == [Injected(OPENING)]
         assert server.queries[0] == {
             "text_prompt": "You are a clerk.\nThe caller is Ann.",
             "voice_prompt": "NATF2.pt",
@@ -91,10 +93,13 @@ async def test_personaplex_gets_its_voice_and_the_persona_as_prompts() -> None:
 
 
 async def test_personaplex_without_a_voice_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async with serving(MoshiServer(voices=["NATF2.pt"])) as server, relaying(endpoint(server.url, None)) as engine:
-        async with Caller(await begin(engine)) as caller:
-            await until(lambda: "a PersonaPlex server wants its voice in voice.cloud.voice" in caplog.text)
-            await caller.told(Lost)
+    async with (
+        serving(MoshiServer(voices=["NATF2.pt"])) as server,
+        relaying(endpoint(server.url, None)) as engine,
+        Caller(await begin(engine)) as caller,
+    ):
+        await until(lambda: "a PersonaPlex server wants its voice in voice.cloud.voice" in caplog.text)
+        await caller.told(Lost)
 
 
 async def test_it_serves_one_conversation_at_a_time_and_the_next_when_that_is_over() -> None:
@@ -123,36 +128,45 @@ async def test_a_server_that_another_has_is_left_for_the_next_one(monkeypatch: p
     monkeypatch.setattr(conversation, "HANG", 5.0)
     busy = MoshiServer()
     busy.greet = False
-    async with serving(busy), serving(MoshiServer()) as free:
-        async with relaying(endpoint(busy.url, None), endpoint(free.url, None)) as engine:
-            engine.doors[0].way = 0.0  # the nearest
-            engine.doors[1].way = 1.0
-            async with Caller(await begin(engine)) as caller:
-                await caller.hears()
-                assert (len(busy.sockets), len(free.sockets)) == (1, 1)
-                assert [type(event) for event in caller.events[:2]] == [Lost, Back]
+    async with (
+        serving(busy),
+        serving(MoshiServer()) as free,
+        relaying(endpoint(busy.url, None), endpoint(free.url, None)) as engine,
+    ):
+        engine.doors[0].way = 0.0  # the nearest
+        engine.doors[1].way = 1.0
+        async with Caller(await begin(engine)) as caller:
+            await caller.hears()
+            assert (len(busy.sockets), len(free.sockets)) == (1, 1)
+            assert [type(event) for event in caller.events[:2]] == [Lost, Back]
 
 
 async def test_a_server_that_falls_behind_is_sent_no_more_than_two_seconds_of_sound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(official, "BEHIND", 3)
-    async with serving(MoshiServer()) as server, relaying(endpoint(server.url, None)) as engine:
-        async with Caller(await begin(engine)) as caller:
-            await caller.hears()
-            server.answers.clear()
-            await until(lambda: caller.conversation.dropped > 2)
-            assert engine.dropped == caller.conversation.dropped
+    async with (
+        serving(MoshiServer()) as server,
+        relaying(endpoint(server.url, None)) as engine,
+        Caller(await begin(engine)) as caller,
+    ):
+        await caller.hears()
+        server.answers.clear()
+        await until(lambda: caller.conversation.dropped > 2)
+        assert engine.dropped == caller.conversation.dropped
 
 
 async def test_the_end_of_a_conversation_there_is_not_the_end_of_the_call() -> None:
-    async with serving(MoshiServer()) as server, relaying(endpoint(server.url, None)) as engine:
-        async with Caller(await begin(engine)) as caller:
-            await caller.hears()
-            await server.sockets[0].send_bytes(b"\x05the model is tired")
-            await caller.told(Back)
-            await caller.hears()
-            assert len(server.sockets) == 2
+    async with (
+        serving(MoshiServer()) as server,
+        relaying(endpoint(server.url, None)) as engine,
+        Caller(await begin(engine)) as caller,
+    ):
+        await caller.hears()
+        await server.sockets[0].send_bytes(b"\x05the model is tired")
+        await caller.told(Back)
+        await caller.hears()
+        assert len(server.sockets) == 2
 
 
 @pytest.mark.parametrize(
@@ -171,11 +185,14 @@ async def test_what_only_the_configuration_can_mend_stops_the_start(status: int,
 
 
 async def test_garbage_in_place_of_sound_costs_nobody_the_call() -> None:
-    async with serving(MoshiServer()) as server, relaying(endpoint(server.url, None)) as engine:
-        async with Caller(await begin(engine)) as caller:
-            await caller.hears()
-            for garbage in (b"", b"\xff", b"\x01no opus at all"):
-                await server.sockets[0].send_bytes(garbage)
-            await caller.told(Back)
-            await caller.hears()
-            await asyncio.sleep(0)
+    async with (
+        serving(MoshiServer()) as server,
+        relaying(endpoint(server.url, None)) as engine,
+        Caller(await begin(engine)) as caller,
+    ):
+        await caller.hears()
+        for garbage in (b"", b"\xff", b"\x01no opus at all"):
+            await server.sockets[0].send_bytes(garbage)
+        await caller.told(Back)
+        await caller.hears()
+        await asyncio.sleep(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from math import inf
 
 import aiohttp
@@ -65,16 +66,14 @@ class Door:
         return max(0.0, self._rests_until - self._clock())
 
     async def watch(self) -> None:
-        """Ask how it is, again and again."""
+        """Ask how it is, again and again; the first time was before."""
         while True:
-            await self.look()
             self._hurry.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(max(self.back_in, PAUSES[0]) if self.trouble else PROBE):
                     await self._hurry.wait()
-            except TimeoutError:
-                continue
             await asyncio.sleep(self.back_in)
+            await self.look()
 
     async def look(self) -> None:
         """Ask once."""

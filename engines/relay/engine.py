@@ -60,11 +60,13 @@ class RelayEngine:
         connector = aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=IDLE)
         self._http = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         self.doors = [Door(endpoint, self._http, loop.time) for endpoint in self._endpoints]
-        await asyncio.gather(*(door.look() for door in self.doors))
-        if all(door.wrong for door in self.doors):
-            trouble = self.trouble
+        try:
+            await asyncio.gather(*(door.look() for door in self.doors))
+            if all(door.wrong for door in self.doors):
+                raise CannotStart(self.trouble)
+        except BaseException:
             await self.stop()
-            raise CannotStart(trouble)
+            raise
         for work in (self._look_after(), *(door.watch() for door in self.doors)):
             self._keep(asyncio.create_task(work))
 
