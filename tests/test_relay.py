@@ -1,253 +1,370 @@
-"""Conversations that go on at other bridges: real daemons on loopback, and an engine that relays to them."""
+"""Bridges that relay, at /v1/stream: frames and events as an engine takes and gives them. And what they ask before."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from websockets.exceptions import ConnectionClosed
 
-from tests.conftest import Bridge, Dial
-from tests.relays import Caller, begin, far, relaying, road, until
-from voice_bridge.bridge.config import load
-from voice_bridge.bridge.endpoints import endpoints
-from voice_bridge.bridge.switchboard import End
-from voice_bridge.codecs.framing import FRAME
-from voice_bridge.engines.base import (
-    OPENING,
-    Busy,
-    CannotStart,
-    Ended,
-    HangUp,
-    Injected,
-    Lost,
-    Opening,
-    Refused,
-    Remember,
-    Said,
-    Words,
-)
-from voice_bridge.engines.relay import door
-from voice_bridge.engines.relay.endpoint import Endpoint, endpoint
-from voice_bridge.engines.relay.engine import RelayEngine
+from tests.clients import SECRET, Client, client, gone, noise, reach, token
+from tests.conftest import Bridge
+from tests.cores import Whims
+from tests.turned import bridge, turned
+from voice_bridge.bridge.daemon import Daemon
+from voice_bridge.bridge.lines.base import Heard, In, ProtocolError, Reply
+from voice_bridge.bridge.lines.relay import FRAME_BYTES, RelayLine
+from voice_bridge.codecs.framing import FRAME, RATE
+from voice_bridge.engines.base import Flush, HangUp
 
-SECRET = "not-a-real-secret-but-long-enough"
+CLOCK = struct.Struct("<q")
 
 
-def to(url: str) -> Endpoint:
-    return endpoint(url, None)
+def frame(at: int, pcm: NDArray[np.int16]) -> bytes:
+    return CLOCK.pack(at) + pcm.astype("<i2").tobytes()
 
 
-async def test_sound_comes_back_as_it_was_said_and_answers_its_frame(tmp_path: Path) -> None:
-    said = (np.random.default_rng(1).integers(-9000, 9000, FRAME) / 32768).astype(np.float32)
-    async with far(tmp_path) as there, relaying(to(there.url)) as engine:
-        async with Caller(await begin(engine), said) as caller:
-            await caller.hears(5)
-        assert [sound.answers for sound in caller.sounds[:5]] == [at * FRAME for at in range(5)]
-        assert all(np.array_equal(sound.pcm, said) for sound in caller.sounds)
-        assert caller.events[-1] == Ended("closed")
-        assert not there.board.calls
+class Relay(Client):
+    """A bridge that relays: its replies are whole frames with the clock that they answer."""
+
+    async def speak(self, pcm: NDArray[np.int16], at: int = 0) -> None:
+        """The whole frames of it in real time, from this clock on."""
+        for place in range(0, len(pcm) - FRAME + 1, FRAME):
+            await self.socket.send(frame(at + place, pcm[place : place + FRAME]))
+            await asyncio.sleep(FRAME / RATE)
+
+    async def answered(self, frames: int) -> list[tuple[int, NDArray[np.int16]]]:
+        """The first replies: the clock of each, and its sound."""
+        await self._wait(lambda: len(self.chunks) >= frames or None)
+        return [(CLOCK.unpack(chunk[:4].tobytes())[0], chunk[4:]) for chunk in self.chunks[:frames]]
+
+    async def reported(self, kind: str, **fields: Any) -> dict[str, Any]:
+        """The first event of the engine of that kind."""
+        wanted = {"event": kind, **fields}
+        return await self._wait(lambda: next((one for one in self.events if wanted.items() <= one.items()), None))
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [told["event"] for told in self.told if told["type"] == "event"]
 
 
-async def test_everything_that_can_be_asked_arrives_there_as_it_was_asked(tmp_path: Path) -> None:
-    async with (
-        far(tmp_path, core="whims") as there,
-        relaying(to(there.url)) as engine,
-        Caller(await begin(engine, Opening("CA1", "Hello", persona="a clerk", seed=7))) as caller,
-    ):
-        talk = caller.conversation
-        first, second = talk.say("One moment."), talk.inject("likes jazz", how="add_to_input")
-        talk.inject("", turn=-2)
-        talk.say("Now.", interruptible=False)
-        talk.digit("5")
-        talk.played(2 * FRAME)
-        await until(lambda: "played 3840" in {event.text for event in caller.of(Remember)})
-        talk.cancel(second)
-        await until(lambda: f"cancel {second}" in {event.text for event in caller.of(Remember)})
-        [call] = there.board.calls
-        assert [event.text for event in caller.of(Remember)] == [
-            f"open {call} Hello",
-            "say 1 One moment. True",
-            "inject 2 likes jazz add_to_input None",
-            "inject 3  silent -2",
-            "say 4 Now. False",
+@asynccontextmanager
+async def relay(daemon: Daemon, opening: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Relay]:
+    async with reach(daemon, **options) as socket:
+        one = Relay(socket)
+        await one.tell("open", protocol=1, relay=opening or {})
+        await one.until("ready")
+        yield one
+
+
+@turned
+async def test_each_frame_is_answered_once_with_its_clock_and_nothing_put_before_it(tmp_path: Path) -> None:
+    said = noise(2)
+    async with bridge(tmp_path) as daemon:
+        async with relay(daemon) as one:
+            await one.speak(said, at=4000)
+            replies = await one.answered(25)
+            assert [at for at, _ in replies] == list(range(4000, 4000 + len(said), FRAME))
+            assert np.array_equal(np.concatenate([sound for _, sound in replies]), said)
+            assert {told["type"] for told in one.told} == {"ready"}  # no state, no words but the engine's events
+        await gone(daemon)
+
+
+@turned
+async def test_the_conversation_begins_with_what_the_relay_wants_and_nothing_of_ours(tmp_path: Path) -> None:
+    ours = {"calls__greeting": "Our greeting.", "calls__persona": "Our persona."}
+    wanted = {
+        "greeting": "Hello.",
+        "persona": "A pirate.",
+        "known": "It is Ann.",
+        "interruptible": False,
+        "share": 0.5,
+        "seed": 7,
+        "sampling": {"text_temperature": 0.5},
+        "conditions": {"description": "very_good"},
+    }
+    async with bridge(tmp_path, **ours) as daemon, relay(daemon, wanted), relay(daemon):
+        given, bare = [each.opening for each in daemon.engine.conversations.values()]  # type: ignore[attr-defined]
+    assert {name: getattr(given, name) for name in wanted} == wanted
+    assert (bare.greeting, bare.persona, bare.known) == ("", "", "")
+
+
+@turned
+async def test_what_a_relay_asks_for_reaches_the_engine_as_it_is_and_is_heard_of_again(tmp_path: Path) -> None:
+    digits = {"5": "hangup"}  # is for our own callers
+    async with bridge(tmp_path, core=Whims(2), calls__digits=digits) as daemon, relay(daemon) as one:
+        await one.tell("say", text="Good day.", interruptible=False)
+        await one.tell("inject", context="It rains.", how="remembered", turn=3)
+        await one.tell("inject", context="", turn=4)
+        await one.tell("played", at=12345)
+        await one.tell("digit", digit="5")
+        await one.tell("cancel", id=2)
+        await one.speak(noise(0.2))
+        await one.reported("remember", text="cancel 2")
+        assert [told["id"] for told in one.told if told["type"] == "asked"] == [1, 2, 3]
+        assert [event["text"] for event in one.events[1:]] == [
+            "say 1 Good day. False",
+            "inject 2 It rains. remembered 3",
+            "inject 3  silent 4",
+            "played 12345",
             "digit 5",
-            "played 3840",
             "cancel 2",
         ]
-        assert (first, second) == (1, 2)
 
 
-async def test_what_is_reported_has_the_numbers_of_here_whoever_else_asks_for_things_there(tmp_path: Path) -> None:
-    async with (
-        far(tmp_path) as there,
-        relaying(to(there.url)) as engine,
-        Caller(await begin(engine, Opening(known="Ann"))) as caller,
-    ):
-        await caller.hears()
-        assert caller.of(Injected) == [Injected(OPENING)]
-        [call] = there.board.calls.values()
-        assert call.say("The operator says this.") == 1
-        await caller.told(Said)
-        mine = caller.conversation.say("I say this.")
-        await caller.told(Said, 2)
-        words = {event.text: event.id for event in caller.events if isinstance(event, Words)}
-        assert words["I say this."] == mine
-        assert words["The operator says this."] not in (mine, OPENING)
-        unspoken = [caller.conversation.say(" "), caller.conversation.say("x" * 5000)]
-        await caller.told(Refused, 2)
-        assert caller.of(Refused) == [*map(Refused, unspoken)]
+class Eventful(Whims):
+    """Any key has the agent interrupted, and hang up."""
+
+    def digit(self, slot: int, digit: str) -> None:
+        self._events += [(slot, Flush()), (slot, HangUp("goodbye"))]
+
+    def inject(self, slot: int, id: int, context: str, how: str, turn: int | None) -> None:
+        if how == "backwards":
+            raise ValueError("context cannot be given so")
+
+    def forget(self, slot: int) -> None:
+        self._tell(slot, "forget")
 
 
-async def test_a_say_that_is_taken_back_at_once_is_cancelled_under_its_number_there(tmp_path: Path) -> None:
-    async with (
-        far(tmp_path, core="whims") as there,
-        relaying(to(there.url)) as engine,
-        Caller(await begin(engine)) as caller,
-    ):
-        caller.conversation.cancel(caller.conversation.say("Never mind."))
-        await until(lambda: "cancel 1" in {event.text for event in caller.of(Remember)})
+@turned
+async def test_the_engines_events_are_passed_on_and_what_follows_is_the_relays_own_affair(tmp_path: Path) -> None:
+    async with bridge(tmp_path, core=Eventful(2)) as daemon, relay(daemon) as one:
+        await one.tell("forget")
+        await one.tell("digit", digit="1")
+        await one.speak(noise(0.4))
+        assert [event["event"] for event in one.events[1:]] == ["remember", "flush", "hang_up"]
+        assert one.events[-1] == {"event": "hang_up", "reason": "goodbye"}
+        daemon.engine.child.lose()  # type: ignore[attr-defined]
+        assert (await one.reported("lost"))["back_in"] == 1.0
+        daemon.engine.child.come_back()  # type: ignore[attr-defined]
+        await one.reported("back")
+        await one.speak(noise(0.4), at=RATE)
+        replies = await one.answered(10)
+        assert [at for at, _ in replies[5:]] == list(range(RATE, RATE + 5 * FRAME, FRAME))  # and no tone between
 
 
-async def test_two_hops_are_as_one(bridge: Bridge, tmp_path: Path) -> None:
-    async with far(tmp_path, core="whims") as last:
-        between = await bridge(engine=RelayEngine([to(last.url)]))
-        async with relaying(to(between.url)) as engine:
-            async with Caller(await begin(engine, Opening(persona="a clerk"))) as caller:
-                caller.conversation.inject("", turn=-2)
-                await caller.told(Remember, 2)
-                await caller.hears(3)
-                assert caller.of(Remember)[1] == Remember("inject 1  silent -2")
-            await until(lambda: not last.board.calls and not between.board.calls)
-
-
-async def test_a_telephone_call_is_answered_by_a_bridge_elsewhere(bridge: Bridge, dial: Dial, tmp_path: Path) -> None:
-    async with far(tmp_path) as there:
-        await dial(await bridge(engine=RelayEngine([to(there.url)])))  # and heard it
-        assert [call.line.name for call in there.board.calls.values()] == ["relay"]
-
-
-async def test_the_nearest_with_room_is_taken_and_a_full_one_leads_to_the_next(tmp_path: Path) -> None:
-    async with (
-        far(tmp_path, slots=1) as near,
-        far(tmp_path, slots=2) as distant,
-        relaying(to(near.url), to(distant.url)) as engine,
-        relaying(to(near.url)) as somebody_else,
-    ):
-        engine.doors[1].way = 1.0
-        assert engine.capacity().free == 3
-        async with (
-            Caller(await begin(somebody_else)),
-            Caller(await begin(engine)) as caller,
-        ):  # the door does not know yet
-            await caller.hears()
-            assert len(distant.board.calls) == 1
-            async with Caller(await begin(engine)):
-                with pytest.raises(Busy, match="every slot of every endpoint is taken"):
-                    engine.reserve(1)
-        async with Caller(await begin(somebody_else)):
-            engine.doors[0].reading = engine.doors[0].reading._replace(free=1)
-            engine.doors[1].reading = engine.doors[1].reading._replace(free=0)
-            with pytest.raises(Busy, match="every endpoint is full"):
-                await begin(engine)
-
-
-async def test_slots_bound_what_the_endpoints_offer(tmp_path: Path) -> None:
-    async with far(tmp_path) as there, relaying(to(there.url), slots=1) as engine, Caller(await begin(engine)):
-        assert engine.capacity().offered == 1
-        with pytest.raises(Busy):
-            engine.reserve(1)
-
-
-async def test_a_call_is_begun_on_the_connection_that_the_last_probe_left(tmp_path: Path) -> None:
-    async with far(tmp_path) as there, road(there.url) as way, relaying(to(way.url)) as engine:
-        assert way.connections == 1
-        async with Caller(await begin(engine)) as caller:
-            await caller.hears()
-            assert way.connections == 1
-
-
-async def test_tokens_are_made_with_the_endpoints_secret_or_read_from_a_file_again_and_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(door, "PROBE", 0.05)
-    monkeypatch.setattr(door, "PAUSES", (0.05,))
-    key = tmp_path / "key"
-    key.write_text(f"{SECRET}\nan-older-secret-that-is-not-used-any-more")
-    async with far(tmp_path, auth__secret=SECRET) as there:
-        given = {"voice.endpoint": there.url, "voice.cloud.secret_file": str(key)}
-        async with relaying(*endpoints(load(tmp_path / "empty.toml", given, env={}).voice)) as engine:
-            async with Caller(await begin(engine)) as caller:
-                await caller.hears()
-            key.write_text("another-secret-that-the-endpoint-does-not-know")
-            await until(lambda: not engine.ready)
-            assert "refuses us (401: the token is not valid" in engine.trouble
-            key.write_text(SECRET)
-            await until(lambda: engine.ready)
-            key.unlink()
-            await until(lambda: f"cannot be shown a token: {key} cannot be read" in engine.trouble)
-
-
-async def test_an_endpoint_that_is_down_is_waited_for(unused_port: int, tmp_path: Path) -> None:
-    async with relaying(to(f"ws://127.0.0.1:{unused_port}")) as engine:
-        assert not engine.ready
-        assert engine.trouble.startswith(f"the endpoint 127.0.0.1:{unused_port} cannot be reached")
-        with pytest.raises(Busy, match="not ready: the endpoint"):
-            engine.reserve(1)
-        async with far(tmp_path, unused_port):
-            await until(lambda: engine.ready)
-            assert engine.trouble == ""
-            async with Caller(await begin(engine)) as caller:
-                await caller.hears()
+@turned
+async def test_a_way_to_inject_that_is_unknown_is_refused_by_the_engine_under_its_id(tmp_path: Path) -> None:
+    async with bridge(tmp_path, core=Eventful(2)) as daemon, relay(daemon) as one:
+        await one.tell("inject", context="It rains.", how="backwards")
+        await one.speak(noise(0.2))
+        assert await one.reported("refused") == {"event": "refused", "id": 1}
+        assert [told["id"] for told in one.told if told["type"] == "asked"] == [1]
 
 
 @pytest.mark.parametrize(
-    ("path", "why"),
+    ("message", "why"),
     [
-        ("", "refuses us \\(401: send Authorization: Bearer TOKEN.*set voice.cloud.secret to its auth.secret"),
-        ("/nowhere", "is no voice-bridge, or one of before relays: write wss://HOST/api/chat for a server of Moshi's"),
+        (noise(0.08).tobytes(), "a frame of 3840 bytes; between bridges each has 3848"),
+        (bytes(7), "a frame of 7 bytes; between bridges each has 3848"),
+        (frame(-1, noise(0.08)), "a frame at -1: the caller's clock goes from 0 to 1000000000000"),
+        (frame(2**63 - 1, noise(0.08)), "a frame at 9223372036854775807: the caller's clock goes from 0"),
     ],
+    ids=["no clock", "short", "before all time", "beyond all time"],
 )
-async def test_what_only_the_configuration_can_mend_stops_the_start_with_one_line(
-    path: str, why: str, tmp_path: Path
+@turned
+async def test_a_frame_that_is_none_ends_that_call_with_a_reason_and_no_other(
+    tmp_path: Path, message: bytes, why: str
 ) -> None:
-    async with far(tmp_path, auth__secret=SECRET) as there:
-        with pytest.raises(CannotStart, match=why) as stopped:
-            async with relaying(to(there.url + path)):
-                pass
-        assert "\n" not in str(stopped.value)
+    async with bridge(tmp_path) as daemon, relay(daemon) as other:
+        async with relay(daemon) as one:
+            await one.socket.send(message)
+            assert await one.closed() == (1000, "protocol")
+            trouble, ended = one.told[-2:]
+            assert (trouble["code"], trouble["message"][: len(why)]) == ("protocol", why)
+            assert ended == {"type": "ended", "code": "protocol"}
+        assert daemon.board.metrics.protocol_errors == {"relay": 1}
+        await other.speak(noise(0.2))
+        await other.answered(2)
 
 
-async def test_one_endpoint_that_wants_correcting_does_not_stop_the_start_with_another(tmp_path: Path) -> None:
-    async with (
-        far(tmp_path) as good,
-        far(tmp_path, auth__secret=SECRET) as strict,
-        relaying(to(strict.url), to(good.url)) as engine,
-        Caller(await begin(engine)) as caller,
-    ):
-        await caller.hears()
-        assert len(good.board.calls) == 1
+@pytest.mark.parametrize(
+    ("opening", "why"),
+    [
+        ("yes", "open: Expected `object | null`, got `str` - at `$.relay`"),
+        ({"greeting": 3}, "open: Expected `str`, got `int` - at `$.relay.greeting`"),
+        ({"share": 2}, "open: Expected `float` <= 1.0 - at `$.relay.share`"),
+        ({"seed": 2**64}, "open: "),
+        ({"sampling": {str(n): 1.0 for n in range(33)}}, "open: Expected `object` of length <= 32"),
+        ({"persona": "x" * 70_000}, "a text of "),
+    ],
+    ids=["no object", "type", "share", "seed", "many", "large"],
+)
+@turned
+async def test_an_opening_that_is_malformed_or_too_large_is_refused_with_a_reason(
+    tmp_path: Path, opening: Any, why: str
+) -> None:
+    async with bridge(tmp_path) as daemon, reach(daemon) as socket:
+        one = Relay(socket)
+        await one.tell("open", relay=opening)
+        code, _ = await one.closed()
+        assert (code, one.told[0]["code"], one.told[0]["message"][: len(why)]) == (1008, "protocol", why)
+        await gone(daemon)
 
 
-async def test_whoever_hangs_up_at_the_endpoint_ends_the_call(tmp_path: Path) -> None:
-    async with far(tmp_path) as there, relaying(to(there.url)) as engine, Caller(await begin(engine)) as caller:
-        await caller.hears()
-        [call] = there.board.calls.values()
-        call.end(End.OPERATOR)
-        assert await caller.told(HangUp) == HangUp(f"operator at {there.url.removeprefix('http://')}")
-        assert not caller.of(Lost)
+@turned
+async def test_an_opening_that_the_engine_cannot_take_ends_that_call_only(tmp_path: Path) -> None:
+    async with bridge(tmp_path, core=Whims(2)) as daemon, relay(daemon) as other, reach(daemon) as socket:
+        one = Relay(socket)
+        await one.tell("open", relay={"persona": "nobody"})
+        assert await one.closed() == (1000, "engine")
+        assert one.events == [{"event": "ended", "reason": "opening refused: nobody is not a persona"}]
+        await other.speak(noise(0.2))
+        await other.answered(2)
 
 
-async def test_frames_that_nobody_takes_are_dropped_and_counted_and_texts_are_bounded(tmp_path: Path) -> None:
-    async with far(tmp_path) as there, relaying(to(there.url)) as engine:
-        conversation = await begin(engine)
-        for at in range(0, 10 * FRAME, FRAME):  # before anybody had a turn
-            conversation.send(np.zeros(FRAME, np.float32), at)
-        assert conversation.dropped == engine.dropped == 6
-        for _ in range(100):
-            conversation.say("Hello")
-        assert [await anext(conversation) for _ in range(36)] == [Refused(id) for id in range(65, 101)]
-        with pytest.raises(ValueError, match="a frame is 1920 float32"):
-            conversation.send(np.zeros(7, np.float32), 0)
-        await conversation.close()
-        assert engine.dropped == 6
+@turned
+async def test_to_relay_is_said_in_the_first_message_or_not_at_all(tmp_path: Path) -> None:
+    async with bridge(tmp_path) as daemon, reach(daemon) as socket:
+        one = Relay(socket)
+        await one.tell("ping")
+        await one.tell("open", relay={})
+        assert await one.closed() == (1008, "open: relay belongs into the first message of a stream")
+
+
+# -- the caller's clock ----------------------------------------------------------------------------------------------
+
+
+def opened() -> RelayLine:
+    line = RelayLine("VB1", "token")
+    line.receive(json.dumps({"type": "open", "relay": {}}), 0.0)
+    return line
+
+
+def clocks(events: list[In]) -> list[int]:
+    return [event.at for event in events if isinstance(event, Heard)]
+
+
+def test_a_clock_that_jumps_is_passed_on() -> None:
+    line, sound = opened(), noise(0.08)
+    heard = [line.receive(frame(at, sound), now) for now, at in ((0.0, 0), (0.1, FRAME), (0.2, 10**11))]
+    assert [at for events in heard for at in clocks(events)] == [0, FRAME, 10**11]
+    assert (line.gap_samples, line.late_samples) == (0, 0)
+
+
+def test_frames_from_before_the_clock_are_left_out_and_the_relay_is_told_once() -> None:
+    line, sound = opened(), noise(0.08)
+    line.receive(frame(RATE, sound), 0.0)
+    (told,) = line.receive(frame(0, sound), 0.1)
+    assert isinstance(told, Reply)
+    assert json.loads(told.out.data) == {
+        "type": "error",
+        "code": "message",
+        "message": f"the caller's clock went back from {RATE + FRAME} to 0: what is before that is left out",
+    }
+    assert line.receive(frame(FRAME, sound), 0.2) == []
+    assert line.late_samples == 2 * FRAME
+    assert clocks(line.receive(frame(RATE + FRAME, sound), 0.3)) == [RATE + FRAME]
+
+
+def test_a_relay_that_is_ahead_of_time_is_held_to_it_and_one_that_floods_is_ended() -> None:
+    line, sound = opened(), noise(0.08)
+    burst = [line.receive(frame(n * FRAME, sound), 0.0) for n in range(20)]
+    assert sum(map(len, burst)) == 5  # no engine queues more
+    assert line.late_samples == 15 * FRAME
+    frames = (frame(n * FRAME, sound) for n in range(20, 400))
+    with pytest.raises(ProtocolError, match="faster than anybody speaks"):
+        any(line.receive(one, 0.0) for one in frames)
+
+
+def test_silence_is_heard_only_while_a_relay_is_away_and_its_next_frame_is_not_late() -> None:
+    line, sound = opened(), noise(0.08)
+    line.receive(frame(0, sound), 0.0)
+    assert line.fill(0.9) == []
+    silence = [event for now in (1.1, 1.5, 5.0) for event in line.fill(now)]
+    assert clocks(silence) == [FRAME * (1 + n) for n in range(50)]
+    assert line.gap_samples == 50 * FRAME
+    back = round(5.04 * RATE)
+    assert clocks(line.receive(frame(back, sound), 5.04)) == [back]
+    assert line.fill(5.5) == []
+
+
+def test_a_frame_goes_down_with_the_clock_that_it_answers() -> None:
+    reply = opened().reply(np.full(FRAME, 0.5, np.float32), 7 * FRAME)
+    assert (len(reply.data), reply.text) == (FRAME_BYTES, False)
+    assert reply.data == frame(7 * FRAME, np.full(FRAME, 16384, np.int16))
+
+
+# -- operators, and the limits that protect us -----------------------------------------------------------------------
+
+
+@turned
+async def test_operators_see_a_relay_and_press_keys_where_the_caller_is(tmp_path: Path) -> None:
+    async with bridge(tmp_path, auth__secret=SECRET) as daemon, aiohttp.ClientSession() as http:
+        headers = {"Authorization": f"Bearer {token('operator')}"}
+        async with relay(daemon, given=token()) as one:
+            await one.speak(noise(0.2))
+            async with http.get(daemon.url + "/v1/calls", headers=headers) as answer:
+                (seen,) = (await answer.json())["calls"]
+            assert (seen["line"], seen["caller"], seen["lead_ms"]) == ("relay", "ann", 0)
+            keys = f"{daemon.url}/v1/calls/{seen['call']}/digits"
+            async with http.post(keys, json={"digits": "5"}, headers=headers) as answer:
+                assert answer.status == 400
+                assert "this call is relayed" in (await answer.json())["error"]
+            await one.tell("close")
+            assert await one.closed() == (1000, "caller")
+        await gone(daemon)
+
+
+@turned
+async def test_nothing_of_a_relayed_call_is_recorded_here(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    async with bridge(tmp_path, calls__record=True, calls__recordings=folder) as daemon:
+        async with relay(daemon) as one:
+            await one.speak(noise(0.4))
+        await gone(daemon)
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+@turned
+async def test_a_relayed_call_in_which_nobody_speaks_ends_by_the_usual_limits(tmp_path: Path) -> None:
+    async with bridge(tmp_path, calls__idle_seconds=10) as daemon, relay(daemon) as one:
+        with suppress(ConnectionClosed):
+            await one.speak(np.zeros(20 * RATE, np.int16))
+        assert await one.closed() == (1000, "idle")
+
+
+# -- what they ask before --------------------------------------------------------------------------------------------
+
+
+async def ask(http: aiohttp.ClientSession, daemon: Daemon, given: str | None = None) -> tuple[int, dict[str, Any]]:
+    headers = {"Authorization": f"Bearer {given}"} if given else {}
+    async with http.get(daemon.url + "/v1/capacity", headers=headers) as answer:
+        return answer.status, await answer.json()
+
+
+@turned
+async def test_capacity_says_what_a_bridge_offers_and_whether_it_is_open(tmp_path: Path) -> None:
+    async with bridge(tmp_path, slots=2) as daemon, aiohttp.ClientSession() as http:
+        bare = {"state": "ready", "engine": "echo", "offered": 2, "free": 2, "step_ms": 0.0, "protocol": 1}
+        assert await ask(http, daemon) == (200, bare)
+        async with relay(daemon), client(daemon):
+            assert await ask(http, daemon) == (200, bare | {"free": 0})
+        await gone(daemon)
+        daemon.engine.child.lose()  # type: ignore[attr-defined]
+        assert await ask(http, daemon) == (200, bare | {"state": "engine not ready", "offered": 0, "free": 0})
+        daemon.engine.child.come_back()  # type: ignore[attr-defined]
+        daemon.board.admission.draining = True
+        assert await ask(http, daemon) == (200, bare | {"state": "draining", "free": 0})
+
+
+@turned
+async def test_capacity_counts_only_what_the_limits_let_in(tmp_path: Path) -> None:
+    async with bridge(tmp_path, calls__max_calls=3) as daemon, aiohttp.ClientSession() as http, client(daemon):
+        assert (await ask(http, daemon))[1]["free"] == 2
+
+
+async def test_capacity_is_told_to_those_who_may_talk(bridge: Bridge, http: aiohttp.ClientSession) -> None:
+    daemon = await bridge(auth__secret=SECRET)
+    assert (await ask(http, daemon, token()))[0] == 200
+    assert (await ask(http, daemon))[0] == 401
+    assert (await ask(http, daemon, token("operator")))[0] == 403
