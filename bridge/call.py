@@ -7,6 +7,8 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from ..codecs.framing import FRAME, RATE
 from ..engines import base as engines
 from ..engines.base import Busy, Conversation, Sound
@@ -16,14 +18,13 @@ from .lines import base as lines
 from .lines import notes
 from .lines.base import Line, Out, ProtocolError
 from .lines.relay import RelayLine
-from .link import Wire, part
+from .link import PATIENCE, Link, Wire
 from .observe import logs
 from .observe.metrics import CallStats
 from .person import Person
 from .relayed import Relayed
 from .switchboard import FAREWELL, End, Switchboard
 
-SLOW_READER = 2.0  # seconds that one message may take to leave; the slot is worth more than a stuck peer
 LOST_LIMIT = 20.0  # seconds without an engine after which the caller is told instead of kept
 MOST_ASKED = 256  # frames (20 s) whose replies may be out: an engine that loses some must not fill the memory
 
@@ -31,7 +32,8 @@ MOST_ASKED = 256  # frames (20 s) whose replies may be out: an engine that loses
 class Call:
     """Runs one call from its first message to its record. `run` never raises for what a peer did."""
 
-    def __init__(self, board: Switchboard, line: Line | RelayLine, wire: Wire) -> None:
+    def __init__(self, board: Switchboard, line: Line | RelayLine, wire: Wire, returns: bool = False) -> None:
+        """`returns` says whether the peer may come back on another socket when this one breaks."""
         loop = asyncio.get_running_loop()
         self.board = board
         self.line = line
@@ -47,11 +49,12 @@ class Call:
         self.active_at = self.began
         """When somebody was last heard, by the loop's clock."""
         self.now = loop.time
-        self._wire = wire
+        self.link = Link(wire, returns, self.now)
+        self._listening: asyncio.Task[None] | None = None
         self._conversation: Conversation
         # Frames without a reply: their clock, and when they were handed over.
         self._asked: deque[tuple[int, float]] = deque(maxlen=MOST_ASKED)
-        self._sending_since: float | None = None
+        self._gone = End.CLOSED  # how the call ends if its peer does not come back
         self._lost_at: float | None = None
         self._why = ""  # the call failed, in words for its peer
 
@@ -76,15 +79,30 @@ class Call:
         board = self.board
         board.calls[self.id] = self
         self.stats = board.metrics.begin(self.line.name, self.line.rate)
-        tasks = [asyncio.create_task(work) for work in (self._listen(), self._reply())]
+        self._listening = asyncio.create_task(self._listen(self.link.newest))
+        replying = asyncio.create_task(self._reply())
         try:
             await self.over
         finally:
+            board.returns.void(self)
+            tasks = [replying, self._listening]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.end(End.CLOSED)
             await self._finish(self.over.result())
+
+    async def resume(self, wire: Wire) -> None:
+        """The peer has come back on `wire`, whatever has become of the socket before; goes on until that is over."""
+        self.log.info("the client has come back")
+        self.stats.returns += 1
+        flushed = self.party.anew()
+        await self.link.attach(wire, self.line.tell(self._ready()), flushed)
+        if not self.over.done() and self.link.newest is wire:
+            listening = self._listening = asyncio.create_task(self._listen(wire))
+            await asyncio.wait([listening])
+        if self.over.done():
+            await asyncio.shield(self.finished)  # its last words go out on this socket
 
     def end(self, reason: End) -> None:
         """The call is over; the first reason counts."""
@@ -136,7 +154,7 @@ class Call:
         return notes.Trouble(told, why)
 
     async def _first(self) -> lines.Started:
-        async for data in self._wire:
+        async for data in self.link.newest:
             for event in self.line.receive(data, self.now()):
                 if isinstance(event, lines.Started):
                     return event
@@ -157,26 +175,40 @@ class Call:
         party.attach(self._conversation)
         self.log.info("call started", caller=ticket.caller, number=ticket.number, direction=ticket.direction)
 
-    async def _listen(self) -> None:
-        """The caller's side: messages in, frames to the engine."""
+    async def _listen(self, wire: Wire) -> None:
+        """The caller's side: messages in, frames to the engine, as long as no newer socket has taken over."""
         receive, now, stats = self.line.receive, self.now, self.stats
         try:
-            async for data in self._wire:
+            async for data in wire:
+                if self.link.newest is not wire:
+                    return
                 stats.messages += 1
-                events = receive(data, now())
+                came = self.link.heard_at = now()
+                events = receive(data, came)
                 if events:
                     for out in self._take(events):
                         await self.send(out)
-            self.end(End.CLOSED)
         except ProtocolError as error:
             self.board.metrics.protocol_errors[self.line.name] += 1
             self.log.warning("the peer broke the protocol", error=str(error))
             self._why = str(error)
             self.end(End.PROTOCOL)
         except ConnectionError:
-            self.end(End.CLOSED)
+            pass
         except Exception:
             self._fault()
+        if self.link.newest is wire:
+            self._unplugged(wire)
+
+    def _unplugged(self, wire: Wire, gone: End = End.CLOSED) -> None:
+        """The newest socket is closed, or of no use."""
+        if wire.parted or not self.link.returns:
+            self.end(gone)
+        elif self.link.here and not self.over.done():
+            self._gone = gone
+            self.log.info("the connection broke; the conversation waits for its client", seconds=PATIENCE)
+            self.link.lose(wire)
+            self.party.unheard()
 
     def _take(self, events: list[lines.In]) -> list[Out | None]:
         """Do what the peer wants; gives the answers."""
@@ -220,7 +252,7 @@ class Call:
     async def _reply(self) -> None:
         """The agent's side: the engine's events out to the peer."""
         try:
-            await self.tell(notes.Ready(self.id))
+            await self.tell(self._ready())
             await self.party.begin()
             async for event in self._conversation:
                 if isinstance(event, Sound):
@@ -276,8 +308,10 @@ class Call:
         settings = self.ticket.settings
         if self.line.dead(now):
             self.end(End.DEAD)
-        elif self._sending_since is not None and now - self._sending_since > SLOW_READER:
-            self.end(End.SLOW)
+        elif self.link.slow(now):
+            self._unplugged(self.link.newest, End.SLOW)
+        elif self.link.given_up(now):
+            self.end(self._gone)
         elif now - self.began > settings.max_minutes * 60:
             self.end(End.LENGTH)
         elif now - self.active_at > settings.idle_seconds:
@@ -302,7 +336,7 @@ class Call:
             self.finished.set_result(None)
 
     async def _part(self, code: int, reason: str, *last: notes.Note) -> None:
-        await part(self._wire, code, reason, *map(self.line.tell, last))
+        await self.link.part(code, reason, *map(self.line.tell, last))
 
     async def _say_goodbye(self, end: End) -> None:
         """A planned end is ended at the carrier first, so that closing the stream plays no apology."""
@@ -329,15 +363,16 @@ class Call:
 
     # -- helpers -----------------------------------------------------------------------------------------------
 
+    def _ready(self) -> notes.Ready:
+        return notes.Ready(self.id, self.board.returns.issue(self) if self.link.returns else msgspec.UNSET)
+
     async def tell(self, note: notes.Note | None) -> None:
         if note is not None:
             await self.send(self.line.tell(note))
 
     async def send(self, out: Out | None) -> None:
         if out is not None:
-            self._sending_since = self.now()
-            await self._wire.send(out)
-            self._sending_since = None
+            await self.link.send(out)
 
     def _fault(self) -> None:
         self.log.exception("a fault of ours ended the call")

@@ -21,7 +21,7 @@ def describe(call: Call) -> dict[str, Any]:
         "number": ticket.number,
         "seconds": round(call.seconds, 1),
         "engine": call.board.engine.name,
-        "state": "engine lost" if call.lost else "talking",
+        "state": "engine lost" if call.lost else "talking" if call.link.here else "client away",
         "lead_ms": party.lead_ms,
         "mouth_to_ear_ms": round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
         "frames": stats.frames,

@@ -16,7 +16,7 @@ from ..codecs.framing import FRAME, RATE
 from ..engines import base as engines
 from ..engines.base import Conversation, Opening, Sound
 from .lines import notes
-from .lines.base import Heard, Line
+from .lines.base import Heard, Line, Out
 from .observe.metrics import CallStats
 from .playout import Playout
 from .reminders import Reminders
@@ -84,6 +84,15 @@ class Person:
     async def begin(self) -> None:
         """The peer knows that it has begun."""
         await self._call.send(self._line.mark(self.playout.probe(self._call.now())))
+
+    def unheard(self) -> None:
+        """The peer's connection broke: what it has not played it never will."""
+        self._tape.void_agent(self._call.now(), self._origin)
+
+    def anew(self) -> Out | None:
+        """It has come back, and has nothing to play; gives what to tell it."""
+        self.playout.clear()
+        return self._line.flush()
 
     def hear(self, heard: Heard, now: float) -> None:
         """One frame of the caller, which the engine has."""
@@ -167,6 +176,8 @@ class Person:
         if not silent:
             call.active_at = now
         await call.tell(self._reports.voice(silent, now))
+        if not call.link.here:
+            return
         call.stats.lead.observe(self.playout.lead(now))
         plan = self.playout.plan(now, len(pcm), silent, answers)
         if plan.clear:

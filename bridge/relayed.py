@@ -40,6 +40,12 @@ class Relayed:
     async def begin(self) -> None:
         """It asks for nothing more."""
 
+    def unheard(self) -> None:
+        """What its caller hears is the relay's affair."""
+
+    def anew(self) -> None:
+        """Its playout too."""
+
     def hear(self, heard: Heard, now: float) -> None:
         if np.maximum.reduce(heard.pcm) > QUIET:
             self._call.active_at = now

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from aiohttp import WebSocketError, WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from .lines.base import Out, ProtocolError
 
 CLOSE_LIMIT = 2.0  # seconds for a socket to close in good order; then it is cut
+# Close codes of a peer that is done, or whose page was left; others are told by what stands between and has failed.
+GOODBYES = (0, WSCloseCode.OK, WSCloseCode.GOING_AWAY)
 
 
 class SocketWire:
@@ -18,6 +20,8 @@ class SocketWire:
     def __init__(self, request: web.Request, socket: web.WebSocketResponse) -> None:
         self._request = request
         self._socket = socket
+        self.parted = False
+        """The peer has closed it in good order."""
         self._first: str | bytes | None = None
 
     async def first(self) -> str | bytes | None:
@@ -37,6 +41,7 @@ class SocketWire:
         if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
             data: str | bytes = message.data
             return data
+        self.parted = message.type is WSMsgType.CLOSE and message.data in GOODBYES
         if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):  # by now it is closed
             raise ProtocolError(str(message.data))
         raise StopAsyncIteration
@@ -49,5 +54,9 @@ class SocketWire:
             async with asyncio.timeout(CLOSE_LIMIT):
                 # A close frame holds 123 bytes of reason.
                 await self._socket.close(code=code, message=reason.encode()[:123])
+        self.cut()
+
+    def cut(self) -> None:
+        """Close it without a word."""
         if self._request.transport:
             self._request.transport.abort()

@@ -22,6 +22,9 @@ from .switchboard import Switchboard
 SUBPROTOCOL = "voice-bridge.v1"
 BEARER = "bearer."  # before a token that a browser, which can set no header, sends as a second subprotocol
 HEARTBEAT = 10.0  # seconds between pings; half of that later whoever does not answer is gone
+RETURN_LIMIT = 5.0  # seconds for the first message of somebody without a slot: the ticket is at hand
+AT_THE_DOOR = 2  # such sockets at once for each conversation of their subject: one that hangs, and the next try
+NO_RETURN = "this ticket is wrong, used or too late, or its conversation is over: begin a new one"
 RETRY_AFTER = 5  # seconds after which it is worth asking again: calls end by the minute
 
 log = logs.get(line=ClientLine.name)
@@ -34,6 +37,8 @@ class Streams:
         self._board = board
         self._base = base
         self._settings = board.settings
+        self._no_slot: dict[SocketWire, str] = {}
+        """Those who can only come back to a conversation, until they have said to which: their subjects."""
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -67,28 +72,51 @@ class Streams:
         )
         if not socket.can_prepare(request):
             raise auth.Denied(426, "this is a WebSocket: docs/clients.md says what it speaks")
+        board, call, wire = self._board, f"VB{secrets.token_hex(16)}", SocketWire(request, socket)
         try:
-            ticket = self._board.admission.reserve(f"VB{secrets.token_hex(16)}", subject, "")
+            admitted: Ticket | Refused = board.admission.reserve(call, subject, "")
         except Refused as refused:
-            return self._refuse(subject, refused)
+            if not self._may_return(subject):
+                return self._refuse(subject, refused)
+            admitted = refused
+            self._no_slot[wire] = subject
         try:
             await socket.prepare(request)
-            await self._talk(ticket, SocketWire(request, socket))
+            await self._talk(subject, admitted, wire)
         finally:
-            self._board.admission.forget(ticket.call)  # if it never began
+            self._no_slot.pop(wire, None)
+            board.admission.forget(call)  # if it never began
         return socket
 
-    async def _talk(self, ticket: Ticket, wire: SocketWire) -> None:
-        """The first message tells which of its forms the stream has."""
+    def _may_return(self, subject: str) -> bool:
+        """Whether somebody for whom there is no slot is let in all the same, to come back to a conversation."""
+        now = asyncio.get_running_loop().time()
+        at_the_door = sum(other == subject for other in self._no_slot.values())
+        return at_the_door < AT_THE_DOOR * self._board.returns.awaited(subject, now)
+
+    async def _talk(self, subject: str, admitted: Ticket | Refused, wire: SocketWire) -> None:
+        """The first message tells whether a conversation begins, in which form, or which one goes on."""
+        limit = START_LIMIT if isinstance(admitted, Ticket) else RETURN_LIMIT
         try:
-            async with asyncio.timeout(START_LIMIT):
+            async with asyncio.timeout(limit):
                 first = await wire.first()
         except TimeoutError:
-            await self._turn_away(wire, Trouble(f"no start within {START_LIMIT:.0f} s", "silent"))
+            await self._turn_away(wire, Trouble(f"no start within {limit:.0f} s", "silent"))
             return
+        self._no_slot.pop(wire, None)
         opened = opening(first) if first is not None else None
-        line = RelayLine if opened and opened.relay else ClientLine
-        await Call(self._board, line(ticket.call, ticket.token), wire).run()
+        if opened and opened.resume is not None:
+            if isinstance(admitted, Ticket):
+                self._board.admission.forget(admitted.call)
+            if call := self._board.returns.take(opened.resume, subject):
+                await call.resume(wire)
+            else:
+                await self._turn_away(wire, Trouble(NO_RETURN, "resume"))
+        elif isinstance(admitted, Refused):
+            await self._turn_away(wire, Trouble(str(admitted), admitted.why))
+        else:
+            line = RelayLine if opened and opened.relay else ClientLine
+            await Call(self._board, line(admitted.call, admitted.token), wire, returns=True).run()
 
     async def _turn_away(self, wire: SocketWire, trouble: Trouble) -> None:
         """A stream that may not begin, after the upgrade."""

@@ -19,6 +19,7 @@ from .config import Settings
 from .memory.client import Mind
 from .observe.metrics import Metrics
 from .observe.records import Records
+from .returns import Returns
 
 if TYPE_CHECKING:
     from .call import Call
@@ -75,6 +76,7 @@ class Switchboard:
     farewell: Farewell
     """Ends a planned call at the carrier, before its socket closes."""
     calls: dict[str, Call] = field(default_factory=dict)
+    returns: Returns = field(default_factory=Returns)
 
     @property
     def state(self) -> Literal["ready", "draining", "no slot", "engine not ready"]:

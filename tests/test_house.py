@@ -32,7 +32,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 STOREYS = (
     {"config"},
     {"observe"},
-    {"admission", "auth", "lines", "memory", "phone", "playout", "telephony"},
+    {"admission", "auth", "lines", "memory", "phone", "playout", "returns", "telephony"},
     {"ledger", "link", "reminders", "reports", "sockets", "switchboard", "tape"},
     {"person"},
     {"relayed"},

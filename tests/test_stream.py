@@ -433,14 +433,15 @@ async def test_a_client_that_does_not_read_is_ended_and_costs_another_no_frame(t
         chunk = b"\x82\xfe" + (2 * FRAME).to_bytes(2, "big") + b"\0\0\0\0" + noise(FRAME / RATE).tobytes()
 
         async def stall() -> None:
-            while not stuck.over.done():
-                plug.sendall(chunk)
-                await asyncio.sleep(FRAME / RATE)
+            with suppress(OSError):  # once it is cut off
+                while not stuck.over.done():
+                    plug.sendall(chunk)
+                    await asyncio.sleep(FRAME / RATE)
 
         stalling = asyncio.create_task(stall())
         await one.say(said)
         await stalling
-        assert stuck.over.result() == "slow-reader"
+        assert await stuck.over == "slow-reader"  # when it has not come back
         await stuck.finished
         await one.until_echoed(said)
         plug.close()
@@ -463,7 +464,7 @@ async def test_a_client_whose_network_is_gone_is_missed_by_the_pings(tmp_path: P
         began = asyncio.get_running_loop().time()
         (live,) = daemon.board.calls.values()
         assert await live.over == "closed"
-        assert 10 <= asyncio.get_running_loop().time() - began <= 16
+        assert 20 <= asyncio.get_running_loop().time() - began <= 26  # it could have come back in the last ten
         await gone(daemon)
         plug.close()
 

@@ -16,9 +16,10 @@ class Note(msgspec.Struct, frozen=True, tag_field="type"):
 
 
 class Ready(Note, frozen=True, tag="ready"):
-    """The conversation has begun."""
+    """The conversation has begun, or goes on. By `ticket` a client whose connection breaks comes back to it, once."""
 
     call: str
+    ticket: str | msgspec.UnsetType = msgspec.UNSET
     protocol: int = PROTOCOL
 
 

@@ -17,6 +17,7 @@ MAX_WORDS = 4000  # characters to say or to know at once: five minutes of speech
 MAX_REASON = 120  # characters of an error; a close frame holds 123 bytes
 MAX_POSITION = 10**12  # samples; a year and more of talk
 MAX_NAMED = 32  # samplings or conditions of an opening; no model has so many
+MAX_TICKET = 64  # characters; ours have 32
 TEXTS = 10.0  # seconds that texts may be ahead of time, by what each costs
 COST = 0.01  # of an ordinary text: 100 a second are more than a player has to tell
 COST_OF_WORDS = 0.5  # of what the engine has to read or say
@@ -52,6 +53,8 @@ class OpenMessage(Message, tag="open"):
     protocol: int = PROTOCOL
     relay: RelayOpening | None = None
     """Makes the stream one between bridges."""
+    resume: Annotated[str, msgspec.Meta(max_length=MAX_TICKET)] | None = None
+    """The ticket of a conversation to come back to; the rest of `open` is as it was."""
 
     def __repr__(self) -> str:
         return f"OpenMessage({self.rate})"
@@ -210,6 +213,8 @@ class TextLine(ABC):
             case OpenMessage() if self.state is State.OPENED:
                 if message.protocol != PROTOCOL:
                     raise ProtocolError(f"protocol {message.protocol} is not spoken here; {PROTOCOL} is"[:MAX_REASON])
+                if message.resume is not None:
+                    raise ProtocolError("open: resume belongs into the first message of a stream")
                 return [self._start(message, now)]
         if self.state is State.OPENED:
             return self._complain("the call has not begun: first open, or sound")
