@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -140,7 +141,7 @@ class RelayConversation(Mailbox):
             return
         if self._away:
             # Its engine went away under it: a fresh conversation begins in any case, and elsewhere at once.
-            if any(door is not self.door for door in self._engine.nearest()):
+            if any(other is not self.door for other in self._engine.nearest()):
                 patience.reschedule(now)
         elif self._waits_since is not None and now - self._waits_since > (HANG if self._replied else link.patience):
             patience.reschedule(now)
@@ -267,20 +268,24 @@ class RelayConversation(Mailbox):
             return None
 
     async def _found_again(self, old: Link | None) -> Link:
-        """The first that can be had: a fresh conversation, or the `old` one, as long as that is kept."""
+        """The first that can be had: the `old` one if nobody else has room, as long as it is kept, or a fresh one."""
         before, until = self.door, self._now() + KEPT
         while True:
-            try:
-                link: Link | None = await self._fresh()
-            except (Busy, Unusable):
-                link = None
-            if link is None and old is not None and before and self._now() < until and not before.back_in:
+            link = None
+            if old is not None and before and self._now() < until and self._alone(before):
                 self._engine.move(self, before)
                 link = await self._resumed(old)
+            if link is None:
+                with suppress(Busy, Unusable):
+                    link = await self._fresh()
             if link is not None:
                 self._come_back()
                 return link
             await asyncio.sleep(AGAIN)
+
+    def _alone(self, door: Door) -> bool:
+        """Whether that one may be tried, and there is no other."""
+        return not door.back_in and all(other is door for other in self._engine.nearest())
 
     def _lose(self, back_in: float = 0.0) -> None:
         if not self._away:
