@@ -42,6 +42,7 @@ from . import operator
 from .doctor_cascade import check_cascade
 from .doctor_clients import check_clients
 from .doctor_memory import check_memory
+from .doctor_relay import check_endpoints
 from .finding import Row, State
 
 PACKAGE = "voice-bridge"
@@ -87,6 +88,7 @@ def examine(config: Path | None) -> tuple[Machine, list[Row]]:
         check_settings(settings, config),
         check_engine(settings, machine),
         check_moshi(settings, machine),
+        check_endpoints(beside, endpoints(settings.voice)),
         check_cascade(beside, settings.voice.cascade.llm),
         check_memory(settings.memory, machine, beside),
         check_doors(settings),

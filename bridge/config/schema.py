@@ -24,6 +24,7 @@ from .kinds import (
     SigningKeys,
     WebUrl,
     host_port,
+    in_the_clear,
     is_loopback,
     secrets_of,
 )
@@ -268,8 +269,10 @@ class Settings(Section):
 
     @property
     def notes(self) -> list[str]:
-        """Lines for the start to print once: what is set and does nothing."""
-        return ["voice.max_steps has no effect on calls; it limits `infer`"] if self.voice.max_steps else []
+        """Lines for the start to print once: what is set and does nothing, or not what one may think."""
+        notes = ["voice.max_steps has no effect on calls; it limits `infer`"] if self.voice.max_steps else []
+        clear = [entry.url for entry in self.voice.endpoints if in_the_clear(entry.url)]
+        return notes + [f"calls, and the token, go to {url} unencrypted: wss:// hides them" for url in clear]
 
     @property
     def _way_in(self) -> Place:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 
 import aiohttp
@@ -55,9 +54,7 @@ class RelayEngine:
     async def start(self) -> None:
         """Ask every endpoint once. It starts without those that are away, but not if all want something corrected."""
         loop = asyncio.get_running_loop()
-        secure = any(endpoint.url.startswith("https:") for endpoint in self._endpoints)
-        context = await asyncio.to_thread(ssl.create_default_context) if secure else True
-        connector = aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=IDLE)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE)
         self._http = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         self.doors = [Door(endpoint, self._http, loop.time) for endpoint in self._endpoints]
         try:
