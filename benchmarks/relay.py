@@ -12,27 +12,28 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from statistics import median
 from typing import Any
 
+import aiohttp
 import numpy as np
-from figures import machine
+from figures import Row, markdown, table
+from rich.console import Console
 from servers import Server, bridge, running
 from websockets.asyncio.client import ClientConnection, connect
 
 FRAME, RATE = 1920, 24000
 SECONDS = FRAME / RATE
-ROUNDS = 4  # of each way, in turns, so that whatever else the machine does comes to both
-FRAMES = 60  # of a round; the first ones are not counted
+ROUNDS = 3  # of each way, in turns, so that whatever else the machine does comes to both
+FRAMES = 45  # of a round; the first ones are not counted
 WARM = 10
 ADDS = 5.0  # milliseconds that a relay may add, in the median
 LOSES = 2.0  # seconds that a lost endpoint may cost
 QUIET = 100  # of 32768: below it there is nothing to hear
-AFTER = 4.0  # seconds of talk after an endpoint is lost
+BEFORE, AFTER = 2.0, 4.0  # seconds of talk before and after an endpoint is lost
 
 
 def relay(*endpoints: Server) -> Server:
@@ -97,36 +98,70 @@ async def round_trips(server: Server) -> list[float]:
     return [1000 * seconds for seconds in talk.took[WARM:]]
 
 
-async def silence_of(server: Server, victims: dict[str, Server], how: signal.Signals) -> float:
+async def silence_of(server: Server, ends: tuple[Server, Server], how: signal.Signals) -> float:
     """Seconds without a sound that a caller has when the endpoint where the call is gets this signal."""
     async with client(server) as line:
         talk = Talk(line)
-        talking = asyncio.create_task(talk.frames(round((2 + AFTER) / SECONDS)))
-        await asyncio.sleep(2)
-        os.kill(victims[await _busy(victims)].pids["bridge"], how)
+        talking = asyncio.create_task(talk.frames(round((BEFORE + AFTER) / SECONDS)))
+        await asyncio.sleep(BEFORE)
+        os.kill(next(end for end in ends if await calls_of(end)).pids["bridge"], how)
         await talking
     return talk.longest_silence
 
 
-async def _busy(victims: dict[str, Server]) -> str:
-    """Which of the endpoints has the call: the one whose processor works."""
-    import psutil
-
-    before = {name: psutil.Process(one.pids["engine"]).cpu_times().user for name, one in victims.items()}
-    await asyncio.sleep(0.5)
-    after = {name: psutil.Process(one.pids["engine"]).cpu_times().user for name, one in victims.items()}
-    return max(victims, key=lambda name: after[name] - before[name])
+async def calls_of(server: Server) -> list[Any]:
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{server.port}/v1/calls") as answer:
+        calls: list[Any] = (await answer.json())["calls"]
+        return calls
 
 
-async def measure() -> dict[str, Any]:
-    return {}
+def measure() -> dict[str, Any]:
+    with running(bridge()) as one, running(bridge()) as other, running(relay(one, other)) as between:
+        direct: list[float] = []
+        relayed: list[float] = []
+        for _ in range(ROUNDS):
+            direct += asyncio.run(round_trips(one))
+            relayed += asyncio.run(round_trips(between))
+        killed = asyncio.run(silence_of(between, (one, other), signal.SIGKILL))
+    with running(bridge()) as one, running(bridge()) as other, running(relay(one, other)) as between:
+        hung = asyncio.run(silence_of(between, (one, other), signal.SIGSTOP))
+        for end in (one, other):
+            os.kill(end.pids["bridge"], signal.SIGKILL)
+    return {"direct_ms": spread(direct), "relayed_ms": spread(relayed), "killed_s": killed, "hung_s": hung}
+
+
+def spread(milliseconds: list[float]) -> dict[str, float]:
+    ordered = sorted(milliseconds)
+    return {"p50": median(ordered), "p99": ordered[int(len(ordered) * 0.99)], "frames": len(ordered)}
+
+
+def rows(found: dict[str, Any]) -> list[Row]:
+    direct, relayed = found["direct_ms"], found["relayed_ms"]
+    adds = relayed["p50"] - direct["p50"]
+    return [
+        Row("a frame and back, the engine here, median", f"{direct['p50']:.2f} ms"),
+        Row("a frame and back, relayed, median", f"{relayed['p50']:.2f} ms"),
+        Row("- so a relay adds", f"{adds:.2f} ms", f"{ADDS:g} ms", adds <= ADDS),
+        Row("- the same, p99", f"{relayed['p99'] - direct['p99']:.2f} ms"),
+        *(
+            Row(f"silence when the endpoint {what}", f"{found[key]:.2f} s", f"{LOSES:g} s", found[key] <= LOSES)
+            for what, key in (("is killed", "killed_s"), ("hangs", "hung_s"))
+        ),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print every figure")
+    parser.add_argument("--json", action="store_true", help="the figures for scripts")
+    parser.add_argument("--markdown", action="store_true", help="the table for docs/performance.md")
     given = parser.parse_args()
-    print(given, machine(), median([1]), sys.argv)
+    found = measure()
+    if given.json:
+        print(json.dumps(found, indent=2))
+    elif given.markdown:
+        print(markdown(rows(found)))
+    else:
+        Console().print(table(rows(found)))
 
 
 if __name__ == "__main__":

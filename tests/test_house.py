@@ -33,7 +33,7 @@ STOREYS = (
     {"config"},
     {"observe"},
     {"admission", "auth", "lines", "memory", "phone", "playout", "returns", "telephony"},
-    {"ledger", "link", "reminders", "reports", "sockets", "switchboard", "tape"},
+    {"endpoints", "ledger", "link", "reminders", "reports", "sockets", "switchboard", "tape"},
     {"person"},
     {"relayed"},
     {"call"},

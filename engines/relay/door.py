@@ -22,6 +22,8 @@ STEADY = 30.0  # seconds after a failure after which the next one is the first
 NEAR = 0.005  # seconds on the way there and back; endpoints are told apart by no less
 SMOOTH = 0.3  # the share of a new measurement of that way
 
+NEW = "has not been asked yet"  # what is wrong with an endpoint at first
+
 log = logging.getLogger("voice_bridge.relay")
 
 
@@ -34,7 +36,7 @@ class Door:
         self.used = 0
         self.losses = 0
         """How often it answered no more."""
-        self.trouble = "has not been asked yet"
+        self.trouble = NEW
         """What is wrong with it; empty when it answers and takes calls, be they none just now."""
         self.wrong = False
         """Whether that is for somebody to correct."""
@@ -107,7 +109,7 @@ class Door:
         self._failures += 1
         self._failed_at = now
         self._rests_until = now + pause
-        if why != self.trouble:
+        if self.trouble not in (why, NEW):
             log.warning("the endpoint %s %s", self.endpoint.name, why)
         self.losses += not self.trouble
         self.trouble, self.wrong = why, wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import aiohttp
@@ -17,6 +18,8 @@ LOOK = 0.2  # seconds between looks at the conversations; a sixth of what a hang
 LATE_LOOK = 0.1  # a look that comes this much too late is left out: it was we who hung
 GOODBYE = 0.5  # seconds for a word to leave on a connection that is to be closed
 IDLE = 15.0  # seconds that an unused connection is kept; probes use it sooner
+
+log = logging.getLogger("voice_bridge.relay")
 
 
 class RelayLease:
@@ -64,6 +67,9 @@ class RelayEngine:
         except BaseException:
             await self.stop()
             raise
+        for door in self.doors:
+            if door.trouble:
+                log.warning("the endpoint %s %s", door.endpoint.name, door.trouble)
         for work in (self._look_after(), *(door.watch() for door in self.doors)):
             self._keep(asyncio.create_task(work))
 
