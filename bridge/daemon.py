@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from ..codecs import wav
 from ..engines import hardware, registry
-from ..engines.base import FRAME, Ended, Engine, Opening, Sound
-from ..engines.child import ChildFailed
+from ..engines.base import FRAME, CannotStart, Ended, Engine, Opening, Sound
 from . import web as routes
 from .admission import Admission
 from .auth import BadKeys, Tokens
 from .call import Call
 from .config import Settings
+from .endpoints import endpoints
 from .lines.client import ClientLine
 from .lines.twilio import TwilioLine
 from .memory import begin
@@ -226,7 +226,7 @@ class Daemon:
         try:
             await self.engine.start()
             await self._try_openings()
-        except ChildFailed as error:
+        except CannotStart as error:
             raise StartFailed(f"the engine {self.engine.name} cannot start: {error}") from None
         finally:
             if self._show:
@@ -339,7 +339,7 @@ async def serve(
         voice.engine,
         voice.moshi.device,
         machine,
-        voice.endpoint,
+        endpoints(voice),
         voice.options,
         settings.engine.slots,
         voice.cascade.options,

@@ -32,6 +32,7 @@ __all__ = [
     "RATE",
     "STEP_LIMIT",
     "Busy",
+    "CannotStart",
     "Capacity",
     "Conversation",
     "Core",
@@ -165,6 +166,10 @@ class Busy(Exception):
     """No slot is free."""
 
 
+class CannotStart(Exception):
+    """The engine cannot start; the message is one line with what is wrong."""
+
+
 class Capacity(msgspec.Struct, frozen=True):
     offered: int
     """Slots that this machine carries at the step time measured now."""
@@ -211,7 +216,7 @@ class Engine(Protocol):
     name: str
 
     async def start(self) -> None:
-        """Load and warm up; returns once a real step has run."""
+        """Load and warm up; returns once a real step has run. Raises `CannotStart`."""
 
     @property
     def ready(self) -> bool: ...

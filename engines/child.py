@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from . import wire
+from .base import CannotStart
 from .wire import Kind, Packet
 
 log = logging.getLogger("voice_bridge.engine")
@@ -29,7 +30,7 @@ GATHER = 0.003  # seconds; frames of many calls go in one write, are stepped tog
 BUFFER = 1 << 21  # bytes of socket buffer each way: 250 frames, so that neither side waits for the other
 
 
-class ChildFailed(Exception):
+class ChildFailed(CannotStart):
     """The process could not start; the message is what it said."""
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from itertools import count
 
-import msgspec
 import numpy as np
 
 from . import wire
@@ -19,22 +17,18 @@ from .base import (
     Busy,
     Capacity,
     Ended,
-    Event,
-    Flush,
     Frame,
     Lease,
     Lost,
     Opening,
-    Said,
     Sound,
 )
 from .child import Child
+from .mailbox import LOSSES, Mailbox
 from .wire import Kind, Packet
 
 FEW = 16  # calls for which each frame goes at once; for more, gathering saves a quarter of the daemon's time
-LOSSES = 3  # engines in a row that a conversation may lose without a sound between: it may be what kills them
 WORKER = "voice_bridge.engines.worker"
-QUEUE = 4  # frames of sound that may wait for a line that does not take them (320 ms); the oldest goes
 
 
 class HostLease:
@@ -53,19 +47,13 @@ class HostLease:
         self._engine.leases.discard(self)
 
 
-class HostConversation:
+class HostConversation(Mailbox):
     align = 0
 
     def __init__(self, engine: HostEngine, id: int, opening: Opening) -> None:
+        super().__init__(opening)
         self.id = id
-        self.opening = opening
-        self.dropped = 0
         self._engine = engine
-        self._events: deque[Event] = deque()
-        self._sounds = 0
-        self._arrived: asyncio.Future[None] | None = None
-        self._ended = False
-        self._losses = 0  # since the last sound
         self._ids = count(1)
 
     def send(self, frame: Frame, at: int) -> None:
@@ -96,60 +84,20 @@ class HostConversation:
         self._tell(wire.Cancel(id))
 
     def forget(self) -> None:
-        self.opening = msgspec.structs.replace(self.opening, known="")
+        super().forget()
         self._tell(wire.Forget())
 
     def begin(self) -> None:
         """Open it in the engine process: at first, and again in each new one."""
         self._tell(wire.Open(self.opening))
 
-    def deliver(self, event: Event) -> None:
-        if self._ended:
-            return
-        self._losses += isinstance(event, Lost)
-        self._ended = isinstance(event, Ended)
-        if isinstance(event, Said | Flush):  # the greeting is over, and not said again by an engine that comes back
-            self.opening = msgspec.structs.replace(self.opening, greeting="")
-        if isinstance(event, Sound):
-            self._sounds += 1
-            self._losses = 0
-            if self._sounds > QUEUE:
-                self._drop_oldest_sound()
-        self._events.append(event)
-        if self._arrived and not self._arrived.done():
-            self._arrived.set_result(None)
-
-    @property
-    def unlucky(self) -> bool:
-        """Whether the engine has gone down again and again before this conversation had a sound of it."""
-        return self._losses >= LOSSES
-
     async def close(self) -> None:
         if self._engine.conversations.pop(self.id, None):
             self._tell(wire.Close())
             self.deliver(Ended("closed"))
 
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
-
-    async def __anext__(self) -> Event:
-        while not self._events:
-            if self._ended:
-                raise StopAsyncIteration
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
-        event = self._events.popleft()
-        self._sounds -= isinstance(event, Sound)
-        return event
-
     def _tell(self, tell: wire.Tell) -> None:
         self._engine.child.send(wire.pack_struct(Kind.TELL, tell, self.id))
-
-    def _drop_oldest_sound(self) -> None:
-        oldest = next(index for index, event in enumerate(self._events) if isinstance(event, Sound))
-        del self._events[oldest]
-        self._sounds -= 1
-        self.dropped += 1
 
 
 class HostEngine:

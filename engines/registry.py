@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
+from ..codecs import opus
 from .base import STEP_LIMIT, Core, Engine
 from .hardware import GB, Machine
 from .host import HostEngine
@@ -17,13 +18,14 @@ from .moshi.config import LmConfig, ModelError
 from .moshi.fit import Device, Fit, fit, repository
 from .mouths.mouth import NEEDED as MOUTHS
 from .mouths.mouth import missing as without_mouth
+from .relay.endpoint import Endpoint
 
 CORES = {
     "cascade": "voice_bridge.engines.cascade.engine:core",
     "echo": "voice_bridge.engines.echo:core",
     "moshi": "voice_bridge.engines.moshi.torch.engine:core",
 }
-PLANNED = ("moshi-cloud",)
+RELAY = "moshi-cloud"
 OLDEST = (8, 0)  # compute capability: 16-bit floats and the kernels' instructions begin with Ampere
 ECHO_SLOTS = 400  # calls; what one core of bridge carries on the test line is below that
 CASCADE_SLOTS = 4  # calls for each core: each has an answer of 0.5 s of work every few seconds
@@ -49,6 +51,8 @@ class Choice:
     """Of Moshi: how it fits this machine."""
     gpu: str = ""
     """The UUID of the GPU to take, where there are several."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """Of moshi-cloud: where it goes on."""
     hears: bool = False
     """Whether it tells what callers say, so that nobody else need listen."""
 
@@ -57,15 +61,15 @@ def choose(
     provider: str,
     device: str,
     machine: Machine,
-    endpoint: str,
+    endpoints: Sequence[Endpoint],
     options: Options | None = None,
     slots: int = 0,
     cascade: Options | None = None,
 ) -> Choice:
     """Which engine answers, how it is made, and why; raises `NoEngine`.
 
-    `options` are Moshi's: model, weights, keys, threads, trace; `cascade` are of that engine. What they leave open is
-    filled in. `slots` bounds the calls at once; 0 leaves it to what fits.
+    `endpoints` are those of moshi-cloud. `options` are Moshi's: model, weights, keys, threads, trace; `cascade` are of
+    that engine. What they leave open is filled in. `slots` bounds the calls at once; 0 leaves it to what fits.
     """
     if provider == "moshi":
         moshi = _moshi(device, machine, options or {}, slots)
@@ -73,18 +77,20 @@ def choose(
     if provider == "cascade":
         return _cascade(machine, cascade or {}, slots, "it was asked for")
     if provider == "auto":
-        return _auto(device, machine, options or {}, slots, cascade or {})
+        return _auto(device, machine, endpoints, options or {}, slots, cascade or {})
     if provider == "echo":
         return Choice("echo", "it was asked for", slots=slots or ECHO_SLOTS)
-    if provider in PLANNED:
-        raise NoEngine(
-            f"voice.provider = {provider}: this version has no such engine yet; take auto, moshi, cascade or echo"
-        )
-    raise NoEngine(f"voice.provider = {provider}: unknown; take auto or {', '.join(CORES)}")
+    if provider == RELAY:
+        return _relay(endpoints, slots, "it was asked for")
+    raise NoEngine(f"voice.provider = {provider}: unknown; take auto, {RELAY} or {', '.join(CORES)}")
 
 
 def make(choice: Choice) -> Engine:
     """The engine, not yet started."""
+    if choice.name == RELAY:
+        from .relay.engine import RelayEngine
+
+        return RelayEngine(choice.endpoints, choice.slots)
     return HostEngine(
         choice.name,
         CORES[choice.name],
@@ -112,20 +118,43 @@ def without(*modules: str) -> list[str]:
     return [name for name in modules if find_spec(name) is None]
 
 
-def _auto(device: str, machine: Machine, options: Options, slots: int, cascade: Options) -> Choice:
-    """Moshi where it keeps up, else the cascade, else the test line."""
+def _auto(
+    device: str,
+    machine: Machine,
+    endpoints: Sequence[Endpoint],
+    options: Options,
+    slots: int,
+    cascade: Options,
+) -> Choice:
+    """Moshi where it keeps up, else an engine elsewhere, else the cascade, else the test line.
+
+    Who names endpoints on a machine without a GPU means them: a CPU that keeps up is then taken only by name.
+    """
     try:
         moshi = _moshi(device, machine, options, slots)
     except NoEngine as error:
         why = f"because Moshi cannot run here: {error}"
     else:
-        if moshi.fit and moshi.fit.holds:
+        on_cpu = moshi.options["device"] == "cpu"
+        if moshi.fit and moshi.fit.holds and not (endpoints and on_cpu and device != "cpu"):
             return replace(moshi, reason=f"it fits: {moshi.reason}")
         why = f"because Moshi is too slow here: {moshi.reason}"
+    if endpoints:
+        return _relay(endpoints, slots, "there is no GPU here that holds Moshi, and there are endpoints")
     try:
         return _cascade(machine, cascade, slots, why)
     except NoEngine as error:
         return Choice("echo", f"the test line, {why}; and no cascade: {error}", slots=slots or ECHO_SLOTS)
+
+
+def _relay(endpoints: Sequence[Endpoint], slots: int, why: str) -> Choice:
+    """Engines elsewhere."""
+    if not endpoints:
+        raise NoEngine(f"voice.provider = {RELAY} needs voice.endpoint: set it, as wss://gpu.example.com")
+    if any(endpoint.wire == "moshi" for endpoint in endpoints) and not opus.available():
+        raise NoEngine(f"a server of Moshi's speaks Opus: {opus.REMEDY}")
+    names = ", ".join(endpoint.name for endpoint in endpoints)
+    return Choice(RELAY, f"{why}: {names}", slots=slots, endpoints=tuple(endpoints))
 
 
 def _cascade(machine: Machine, options: Options, slots: int, why: str) -> Choice:

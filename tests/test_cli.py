@@ -479,8 +479,30 @@ async def test_serve_with_a_wrong_setting_is_one_line(cli: Cli) -> None:
 
 
 async def test_serve_with_an_engine_that_is_not_there_is_one_line(cli: Cli) -> None:
-    config = cli.configure(voice={"endpoint": "wss://gpu.example.com"})
-    assert "no such engine yet" in await refused("--config", str(config), "--engine", "moshi-cloud")
+    config = cli.configure(voice={"model": "no such model"})
+    said = await refused("--config", str(config), "--engine", "moshi")
+    assert "no such model" in said or "not installed" in said
+
+
+async def test_serve_with_an_endpoint_that_wants_a_token_is_one_line(bridge: Bridge, cli: Cli) -> None:
+    there = await bridge(auth__secret=SECRET)
+    config = str(cli.configure(voice={"endpoint": there.url}))
+    said = await refused("--config", config, "--port", "0", "--engine", "moshi-cloud", status=1)
+    assert said.startswith("voice-bridge: the engine moshi-cloud cannot start: the endpoint 127.0.0.1:")
+    assert "refuses us (401: send Authorization" in said
+    assert "set voice.cloud.secret to its auth.secret" in said
+
+
+async def test_serve_starts_without_its_endpoints_and_says_so(cli: Cli, unused_port: int) -> None:
+    config = cli.configure(voice={"endpoint": f"ws://127.0.0.1:{unused_port}"})
+    far = {"VOICE_BRIDGE_VOICE__PROVIDER": "moshi-cloud"}
+    async with (
+        serving(config, **far) as served,
+        aiohttp.ClientSession() as http,
+        http.get(f"{served.url}/readyz") as answer,
+    ):
+        assert answer.status == 503
+        assert (await answer.json())["why"].startswith(f"the endpoint 127.0.0.1:{unused_port} cannot be reached")
 
 
 async def test_serve_on_a_port_in_use_is_one_line(cli: Cli) -> None:

@@ -234,7 +234,7 @@ MISTAKES = [
     ("[[numbers]]\ngreeting = 'hi'", "numbers[0].number: is missing: add it"),
     (
         "[numbers]\nrecord = true",
-        'numbers = {"record": true}: must be a list: write [[numbers]] above each number',
+        'numbers = {"record": true}: must be a list: write [[numbers]] above each entry',
     ),
     (
         '[[numbers]]\nnumber = "+15551234567"\n[[numbers]]\nnumber = "+15551234567"',
@@ -265,6 +265,26 @@ MISTAKES = [
     (
         '[voice]\nprovider = "moshi-cloud"',
         'voice.provider = "moshi-cloud": needs voice.endpoint: set it, as wss://gpu.example.com',
+    ),
+    (
+        f'[voice.cloud]\ntoken = "x"\nsecret = "{KEY_TEXT}"',
+        "voice.cloud.secret: makes tokens, and voice.cloud.token is one: keep one of the two",
+    ),
+    (
+        '[voice]\nendpoint = "wss://gpu"\n[[voice.cloud.endpoints]]\nurl = "wss://gpu"',
+        'voice.cloud.endpoints[0].url = "wss://gpu": is there twice: keep one entry',
+    ),
+    (
+        '[[voice.cloud.endpoints]]\nurl = "wss://gpu"\ntoken_file = "a"\nsecret_file = "b"',
+        'voice.cloud.endpoints[0].secret_file = "b": makes tokens, and token_file has one: keep one of the two',
+    ),
+    (
+        '[voice.cloud]\nendpoints = "wss://gpu"',
+        'voice.cloud.endpoints = "wss://gpu": must be a list: write [[voice.cloud.endpoints]] above each entry',
+    ),
+    (
+        '[[voice.cloud.endpoints]]\nurl = "wss://gpu"\nsecret_fil = "b"',
+        "unknown key voice.cloud.endpoints[0].secret_fil; did you mean voice.cloud.endpoints.secret_file?",
     ),
     (
         '[voice.moshi]\ndevice = "cloud"',
@@ -438,6 +458,15 @@ def test_two_free_ports_never_collide() -> None:
 def test_the_device_cloud_means_moshi_somewhere_else(provider: str, device: str, engine: str) -> None:
     toml = f'[voice]\nprovider = "{provider}"\nendpoint = "wss://gpu"\n[voice.moshi]\ndevice = "{device}"'
     assert loaded(toml).voice.engine == engine
+
+
+def test_endpoints_are_those_of_the_list_behind_the_one_and_say_when_they_are_in_the_clear() -> None:
+    read = loaded(
+        '[voice]\nendpoint = "wss://a"\n[[voice.cloud.endpoints]]\nurl = "ws://b"\n'
+        '[[voice.cloud.endpoints]]\nurl = "http://127.0.0.1:8998/api/chat"'
+    )
+    assert [entry.url for entry in read.voice.endpoints] == ["wss://a", "ws://b", "http://127.0.0.1:8998/api/chat"]
+    assert read.notes == ["calls, and the token, go to ws://b unencrypted: wss:// hides them"]
 
 
 def test_another_engine_on_the_command_line_needs_no_endpoint() -> None:

@@ -6,17 +6,21 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from voice_bridge.bridge.config import Number, Settings, load
+from voice_bridge.bridge.config.base import Section
 from voice_bridge.bridge.config.load import CONFIG_VARIABLE, KEYS, VARIABLES, Key
+from voice_bridge.bridge.config.voice import CloudEndpoint
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs/configuration.md").read_text()
 SHIPPED = (ROOT / "config.toml").read_text()
-# [[numbers]] is a list of tables and has a part of its own.
-PLAIN_KEYS = [key for key in KEYS if key != ("numbers",)]
+# Lists of tables have a part of their own.
+TABLES = [("numbers",), ("voice", "cloud", "endpoints")]
+PLAIN_KEYS = [key for key in KEYS if key not in TABLES]
 TOKEN = {"TWILIO_ACCOUNT_SID": "AC" + "0" * 32, "TWILIO_AUTH_TOKEN": "a-twilio-token"}
 
 
@@ -57,9 +61,10 @@ def test_the_guide_has_every_key_with_its_default_variable_and_meaning_and_no_ot
     ]
 
 
-def test_the_guide_lists_what_a_number_may_set() -> None:
-    listed = re.findall(r"`(\w+)`[,.]", GUIDE.split("### [[numbers]]")[1].split("\n\n")[2])
-    assert sorted(listed) == sorted(Number.model_fields)
+@pytest.mark.parametrize(("table", "entry"), [("numbers", Number), ("voice.cloud.endpoints", CloudEndpoint)])
+def test_the_guide_lists_what_an_entry_may_set(table: str, entry: type[Section]) -> None:
+    listed = re.findall(r"`(\w+)`[,.]", GUIDE.split(f"### [[{table}]]")[1].split("\n\n")[2])
+    assert sorted(listed) == sorted(entry.model_fields)
 
 
 def test_every_variable_in_the_guide_exists() -> None:
@@ -69,7 +74,7 @@ def test_every_variable_in_the_guide_exists() -> None:
 
 def test_every_example_of_the_guide_loads(tmp_path: Path) -> None:
     examples = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         text = example.replace("/etc/voice-bridge", str(tmp_path))
         for path in re.findall(r'_file = "(.*)"', text):
@@ -94,3 +99,4 @@ def test_what_the_shipped_file_shows_commented_out_works(tmp_path: Path) -> None
     read = loaded(re.sub(r"^#(?=\S)", "", SHIPPED, flags=re.MULTILINE), tmp_path)
     assert set(read.calls.digits) == {"#", "0"}
     assert [entry.number for entry in read.numbers] == ["+15551234567"]
+    assert [entry.url for entry in read.voice.cloud.endpoints] == ["wss://gpu1.example.com"]

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from tests.conftest import Bridge
 from tests.jwks_server import PRIVATE, jwk, private_pem, public_pem
 from tests.llm_server import MODEL, LlmServer
 from voice_bridge.bridge.cli import doctor_memory
@@ -60,6 +61,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VOICE_BRIDGE_SERVER__PORT", "0")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+SECRET = "not-a-real-secret-but-long-enough"
 
 
 def configured(text: str) -> Path:
@@ -335,6 +339,26 @@ def test_an_engine_that_cannot_be_is_a_problem(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(registry, "choose", nothing)
     row = examined('[voice]\nendpoint = "wss://gpu.example.com"\n[voice.moshi]\ndevice = "cloud"\n')["Engine"]
     assert (row.state, row.text) == ("problem", "nothing fits: take echo")
+
+
+async def test_each_endpoint_is_asked_how_it_is(bridge: Bridge, unused_port: int) -> None:
+    good, strict = await bridge(slots=3), await bridge(auth__secret=SECRET)
+    urls = [good.url, strict.url, f"ws://127.0.0.1:{unused_port}"]
+    tables = "".join(f'[[voice.cloud.endpoints]]\nurl = "{url}"\n' for url in urls)
+    _, rows = await asyncio.to_thread(examine, configured(f'[voice]\nprovider = "moshi-cloud"\n{tables}'))
+    found = [row for row in rows if row.group == "Elsewhere"]
+    assert [row.state for row in found] == ["ok", "note", "note"]
+    assert ": a bridge with echo, " in found[0].text
+    assert found[0].text.endswith("ms there and back, 3 free")
+    assert "refuses us (401: send Authorization: Bearer TOKEN" in found[1].text
+    assert "cannot be reached" in found[2].text
+    text = f'[voice]\nprovider = "moshi-cloud"\nendpoint = "{strict.url}"\n'
+    assert (await asyncio.to_thread(examined, text))["Endpoint"].state == "problem"
+
+
+def test_endpoints_that_another_engine_leaves_unused_are_noted() -> None:
+    row = examined('[voice]\nprovider = "echo"\nendpoint = "wss://gpu.example.com"\n')["Endpoints"]
+    assert (row.state, row.text) == ("note", "1 set and not used: echo answers")
 
 
 def test_an_engine_elsewhere_counts_as_an_api() -> None:

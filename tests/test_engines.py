@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from voice_bridge.bridge.config import load
+from voice_bridge.bridge.daemon import Daemon
 from voice_bridge.engines import registry
 from voice_bridge.engines.base import (
     FRAME,
@@ -25,10 +27,11 @@ from voice_bridge.engines.base import (
     Words,
 )
 from voice_bridge.engines.registry import Choice
+from voice_bridge.engines.relay.endpoint import Endpoint, endpoint
 
 SLOTS = 3
 LIMIT = 10  # seconds for anything that an engine does; only a broken one needs them
-RUNNABLE = sorted(registry.CORES)
+RUNNABLE = sorted([*registry.CORES, registry.RELAY])
 ORACLE = Path(__file__).parent / "data/oracle/conditioned"
 NEEDED = {"moshi": ["torch"], "cascade": ["moonshine_voice", "webrtcvad", "piper"]}
 OPTIONS = {"moshi": {"model": str(ORACLE), "device": "cpu", "threads": 1}}
@@ -38,15 +41,25 @@ Events: TypeAlias = list[Event]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-def make(name: str) -> Engine:
+def make(name: str, endpoints: tuple[Endpoint, ...] = ()) -> Engine:
     for package in NEEDED.get(name, ()):
         pytest.importorskip(package)
-    return registry.make(Choice(name, "the tests want it", OPTIONS.get(name, {}), SLOTS))
+    return registry.make(Choice(name, "the tests want it", OPTIONS.get(name, {}), SLOTS, endpoints=endpoints))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def endpoints(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Endpoint, ...]]:
+    """Where the engine that relays does so: another bridge, with the test line."""
+    empty = tmp_path_factory.mktemp("far") / "config.toml"
+    empty.touch()
+    settings = load(empty, {"server.port": 0}, env={})
+    async with Daemon(settings, registry.make(Choice("echo", "", slots=SLOTS))) as far:
+        yield (endpoint(far.url, None),)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=RUNNABLE)
-async def started(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
-    engine = make(request.param)
+async def started(request: pytest.FixtureRequest, endpoints: tuple[Endpoint, ...]) -> AsyncIterator[Engine]:
+    engine = make(request.param, endpoints)
     await engine.start()
     yield engine
     await engine.stop()
@@ -235,8 +248,10 @@ async def test_a_reservation_opens_one_conversation_only(engine: Engine) -> None
 
 
 @pytest.mark.parametrize("name", RUNNABLE)
-async def test_a_stopped_engine_ends_its_conversations_and_takes_no_more(name: str) -> None:
-    engine = make(name)
+async def test_a_stopped_engine_ends_its_conversations_and_takes_no_more(
+    name: str, endpoints: tuple[Endpoint, ...]
+) -> None:
+    engine = make(name, endpoints)
     with pytest.raises(Busy):
         engine.reserve(LIMIT)
     await engine.start()
@@ -247,5 +262,5 @@ async def test_a_stopped_engine_ends_its_conversations_and_takes_no_more(name: s
     assert not engine.ready
     with pytest.raises(Busy):
         engine.reserve(LIMIT)
-    assert engine.capacity() == make(name).capacity()
+    assert engine.capacity() == make(name, endpoints).capacity()
     await engine.stop()

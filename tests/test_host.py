@@ -36,7 +36,8 @@ from voice_bridge.engines.base import (
     Sound,
 )
 from voice_bridge.engines.child import BUFFER, ChildFailed
-from voice_bridge.engines.host import FEW, QUEUE, HostConversation, HostEngine
+from voice_bridge.engines.host import FEW, HostConversation, HostEngine
+from voice_bridge.engines.mailbox import QUEUE
 from voice_bridge.engines.wire import Kind
 from voice_bridge.engines.worker import QUEUE as WAITING
 

@@ -35,7 +35,7 @@ STOREYS = (
     {"admission", "auth", "lines", "memory", "phone", "playout", "returns", "telephony"},
     {"shapes"},
     {"feed", "openapi"},
-    {"ledger", "link", "reminders", "reports", "sockets", "switchboard", "talk", "tape"},
+    {"endpoints", "ledger", "link", "reminders", "reports", "sockets", "switchboard", "talk", "tape"},
     {"person"},
     {"relayed"},
     {"call", "doors"},

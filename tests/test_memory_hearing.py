@@ -25,6 +25,8 @@ from voice_bridge.engines.base import Words  # noqa: E402
 from voice_bridge.engines.hardware import Machine  # noqa: E402
 from voice_bridge.engines.host import HostEngine  # noqa: E402
 from voice_bridge.engines.registry import Choice  # noqa: E402
+from voice_bridge.engines.relay.endpoint import endpoint  # noqa: E402
+from voice_bridge.engines.relay.engine import RelayEngine  # noqa: E402
 from voice_bridge.engines.wire import Kind, Unpacker  # noqa: E402
 
 from .conftest import Bridge, Dial, LogLines  # noqa: E402
@@ -117,6 +119,37 @@ async def test_what_half_a_sentence_brings_comes_at_once_and_its_end_does_not_re
     hearing.hears("What is my locker code, please?")
     await hearing.until("turn 2: ")
     assert hearing.given == ["turn 1: ", f"remembered: {REMINDER}", "turn 2: "]
+
+
+async def test_what_comes_to_mind_here_reaches_an_engine_elsewhere_that_hears(
+    bridge: Bridge, dial: Dial, mind: Mind, hearing: Hearing
+) -> None:
+    there = await bridge(engine=hearing.engine)
+    here = await bridge(engine=RelayEngine([endpoint(there.url, None)]), mind=mind)
+    await mind.settled()
+    first = await dial(here)
+    hearing.hears(CODE)
+    await until(lambda: mind.written == 1)
+    first.hang_up()
+    await dial(here)
+    hearing.hears(QUESTION)
+    await hearing.until(f"turn 2: {REMINDER}")
+    await until(lambda: mind.counts["taken"] == 1)
+    assert hearing.given == ["turn 1: ", f"turn 2: {REMINDER}"]
+
+
+async def test_a_mind_with_an_ear_of_its_own_does_not_hear_a_caller_twice(
+    bridge: Bridge, dial: Dial, tmp_path: Path, hearing: Hearing
+) -> None:
+    mind = Mind(init(tmp_path, standing=0))
+    daemon = await bridge(engine=hearing.engine, mind=mind)
+    await mind.settled()
+    await dial(daemon)
+    hearing.hears(CODE)
+    hearing.hears(QUESTION)
+    await hearing.until("turn 2: ")
+    assert hearing.given == ["turn 1: ", "turn 2: "]
+    assert mind.written == 0
 
 
 @pytest.mark.parametrize("why", ["memory is off", "the number remembers nobody", "the caller withholds the number"])

@@ -15,13 +15,14 @@ from voice_bridge.engines.registry import (
     CASCADE_SLOTS,
     CORES,
     ECHO_SLOTS,
-    PLANNED,
+    RELAY,
     Choice,
     NoEngine,
     at_hand,
     choose,
     make,
 )
+from voice_bridge.engines.relay.endpoint import WireName, endpoint
 
 PLAIN = Machine("plain", "", 8 * GIB, 4 * GIB, 20e9, 0, False, 2, 8 * GIB, 4 * GIB, 20e9)
 SERVER = Machine("plain", "", 64 * GIB, 60 * GIB, 400e9, 0, False, 32, 64 * GIB, 60 * GIB, 400e9)
@@ -180,6 +181,45 @@ def test_the_cascade_takes_the_mouth_that_is_there_and_the_wits_that_are_set(mon
         choose("cascade", "", PLAIN, "", cascade={"mouth": "piper"})
 
 
+def test_endpoints_are_taken_by_name_and_by_auto_where_there_is_no_gpu() -> None:
+    there = endpoint("wss://gpu.example.com", None)
+    asked = choose(RELAY, "", H200, [there], slots=3)
+    assert (asked.name, asked.endpoints, asked.slots) == (RELAY, (there,), 3)
+    assert asked.reason == "it was asked for: gpu.example.com"
+    with pytest.raises(NoEngine, match=r"needs voice\.endpoint: set it, as wss://gpu\.example\.com"):
+        choose(RELAY, "", PLAIN, [])
+    assert [choose("auto", "", machine, [there]).name for machine in (PLAIN, SERVER, H200)] == [RELAY, RELAY, "moshi"]
+    assert choose("auto", "cpu", SERVER, [there]).name == "moshi"
+    assert "there is no GPU here that holds Moshi" in choose("auto", "", PLAIN, [there]).reason
+
+
+def test_a_server_of_moshis_needs_opus_and_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.opus, "available", lambda: False)
+    assert choose(RELAY, "", PLAIN, [endpoint("wss://gpu", None)]).name == RELAY
+    with pytest.raises(NoEngine, match=r"a server of Moshi's speaks Opus: .*pip install 'voice-bridge\[opus\]'"):
+        choose(RELAY, "", PLAIN, [endpoint("wss://gpu/api/chat", None)])
+
+
+@pytest.mark.parametrize(
+    ("address", "wire", "url", "speaks"),
+    [
+        ("wss://gpu.example.com", None, "https://gpu.example.com", "bridge"),
+        ("ws://gpu:8080/v1/stream", None, "http://gpu:8080", "bridge"),
+        ("https://gpu/one/", None, "https://gpu/one", "bridge"),
+        ("https://gpu:8998/api/chat", None, "https://gpu:8998", "moshi"),
+        ("ws://gpu/two/api/chat/", None, "http://gpu/two", "moshi"),
+        ("wss://gpu", "moshi", "https://gpu", "moshi"),
+        ("wss://gpu/api/chat", "moshi", "https://gpu", "moshi"),
+    ],
+)
+def test_the_address_of_an_endpoint_tells_what_is_spoken_there(
+    address: str, wire: WireName | None, url: str, speaks: str
+) -> None:
+    there = endpoint(address, wire, lambda: "a-token")
+    assert (there.url, there.wire) == (url, speaks)
+    assert "a-token" not in repr(there)
+
+
 def test_what_is_missing_is_found_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert [name for name in registry.NEEDED if find_spec(name) is None] == registry.missing()
@@ -187,7 +227,7 @@ def test_what_is_missing_is_found_without_importing_it(monkeypatch: pytest.Monke
     assert registry.missing() == ["no_such_module"]
 
 
-@pytest.mark.parametrize("name", [*PLANNED, "mosh", "", "Echo"])
+@pytest.mark.parametrize("name", ["mosh", "", "Echo"])
 def test_a_name_without_an_engine_is_refused_with_the_names_that_work(name: str) -> None:
     with pytest.raises(NoEngine) as refused:
         choose(name, "cpu", PLAIN, "")

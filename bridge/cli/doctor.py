@@ -37,10 +37,12 @@ from ...engines.moshi.config import ModelError
 from ...engines.moshi.fit import Fit
 from ..config import ConfigError, Settings, load
 from ..config.load import CONFIG_VARIABLE, FAMILIAR, VARIABLES
+from ..endpoints import endpoints
 from . import operator
 from .doctor_cascade import check_cascade
 from .doctor_clients import check_clients
 from .doctor_memory import check_memory
+from .doctor_relay import check_endpoints
 from .finding import Row, State
 
 PACKAGE = "voice-bridge"
@@ -86,6 +88,7 @@ def examine(config: Path | None) -> tuple[Machine, list[Row]]:
         check_settings(settings, config),
         check_engine(settings, machine),
         check_moshi(settings, machine),
+        check_endpoints(beside, endpoints(settings.voice)),
         check_cascade(beside, settings.voice.cascade.llm),
         check_memory(settings.memory, machine, beside),
         check_doors(settings),
@@ -199,7 +202,7 @@ def _choice(settings: Settings, provider: str, machine: Machine) -> registry.Cho
     voice = settings.voice
     slots = settings.engine.slots
     return registry.choose(
-        provider, voice.moshi.device, machine, voice.endpoint, voice.options, slots, voice.cascade.options
+        provider, voice.moshi.device, machine, endpoints(voice), voice.options, slots, voice.cascade.options
     )
 
 

@@ -26,6 +26,7 @@ from ...engines import hardware, offline, registry
 from ...engines.base import Core, Ended, Event, Opening, Sound, Words
 from ...engines.offline import Cue
 from ..config import Settings
+from ..endpoints import endpoints
 from . import operator
 
 TAIL = 5.0  # seconds: a model answers after it was spoken to, and a transcript comes up to 2.5 s late
@@ -139,13 +140,15 @@ def _core(settings: Settings, tokens: Path | None) -> tuple[str, Core]:
     provider = "moshi" if voice.model and voice.engine == "auto" else voice.engine  # it may be slow: nobody waits
     machine = hardware.detect(api=settings.has_api)
     choice = registry.choose(
-        provider, voice.moshi.device, machine, voice.endpoint, voice.options, 1, voice.cascade.options
+        provider, voice.moshi.device, machine, endpoints(voice), voice.options, 1, voice.cascade.options
     )
     typer.echo(f"{choice.name}: {choice.reason}", err=True)
     if choice.name == "cascade":
         raise ValueError(
             "the cascade answers in real time only: take `voice-bridge dial --wav`, or --engine moshi or echo"
         )
+    if choice.name == registry.RELAY:
+        raise ValueError(f"{choice.name} answers elsewhere: take `voice-bridge dial --wav`, or --engine moshi or echo")
     if choice.name != "moshi":
         if tokens:
             raise ValueError(f"--tokens: the engine {choice.name} has none; take --engine moshi")

@@ -27,6 +27,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def in_the_clear(url: str) -> bool:
+    """Whether what goes there can be read on the way."""
+    return url.startswith(("ws:", "http:")) and not is_loopback(urlsplit(url).hostname or "")
+
+
 def _phone(value: str) -> str:
     if value and not re.fullmatch(r"\+[1-9][0-9]{1,14}", value):
         raise ValueError("must be a telephone number with its country code, as +15551234567")

@@ -16,6 +16,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from .base import Clash, Place, Section
 from .schema import Number, Settings
+from .voice import CloudEndpoint
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -216,7 +217,7 @@ PLAIN = {
     "float_type": "must be a number",
     "string_type": "must be text in quotes",
     "dict_type": "must be a table",
-    "list_type": "must be a list: write [[numbers]] above each number",
+    "list_type": "must be a list: write [[{key}]] above each entry",
     "model_type": "must be a table",
     "string_too_short": "must not be empty",
     "missing": "is missing: add it",
@@ -237,7 +238,8 @@ def _explain(error: ErrorDetails, given: Given) -> str:
     else:
         value = error["input"]
     hidden = key in HIDDEN or error["type"] == "missing"
-    problem = str(cause or PLAIN.get(error["type"]) or re.sub("^Input should", "must", error["msg"]))
+    plain = PLAIN.get(error["type"], "").replace("{key}", _dotted(place))
+    problem = str(cause or plain or re.sub("^Input should", "must", error["msg"]))
     return f"{source}: {_dotted(place)}{'' if hidden else f' = {_shown(value)}'}: {problem}"
 
 
@@ -253,9 +255,10 @@ def _shown(value: Any) -> str:
 
 def _meant(place: Place) -> str:
     sections = {_dotted(key[:depth]) for key in KEYS for depth in range(1, len(key))}
-    numbers = [f"numbers.{name}" for name in Number.model_fields]
+    entries = [f"numbers.{name}" for name in Number.model_fields]
+    entries += [f"voice.cloud.endpoints.{name}" for name in CloudEndpoint.model_fields]
     name = ".".join(part for part in place if isinstance(part, str))
-    meant = _nearest(name, [*map(_dotted, KEYS), *sections, *numbers])
+    meant = _nearest(name, [*map(_dotted, KEYS), *sections, *entries])
     return f"did you mean {meant}?" if meant else "docs/configuration.md lists them all"
 
 

@@ -24,6 +24,7 @@ from .kinds import (
     SigningKeys,
     WebUrl,
     host_port,
+    in_the_clear,
     is_loopback,
     secrets_of,
 )
@@ -264,12 +265,14 @@ class Settings(Section):
     @property
     def has_api(self) -> bool:
         """Whether there is something elsewhere to fall back on."""
-        return bool(self.voice.endpoint)
+        return bool(self.voice.endpoints)
 
     @property
     def notes(self) -> list[str]:
-        """Lines for the start to print once: what is set and does nothing."""
-        return ["voice.max_steps has no effect on calls; it limits `infer`"] if self.voice.max_steps else []
+        """Lines for the start to print once: what is set and does nothing, or not what one may think."""
+        notes = ["voice.max_steps has no effect on calls; it limits `infer`"] if self.voice.max_steps else []
+        clear = [entry.url for entry in self.voice.endpoints if in_the_clear(entry.url)]
+        return notes + [f"calls, and the token, go to {url} unencrypted: wss:// hides them" for url in clear]
 
     @property
     def _way_in(self) -> Place:
@@ -298,6 +301,24 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _cloud_works_together(self) -> Settings:
+        voice, cloud = self.voice, self.voice.cloud
+        if voice.engine == "moshi-cloud" and not voice.endpoints:
+            asked = ("provider",) if voice.provider == "moshi-cloud" else ("moshi", "device")
+            raise Clash(("voice", *asked), "needs voice.endpoint: set it, as wss://gpu.example.com")
+        if cloud.token and cloud.secret:
+            raise Clash(("voice", "cloud", "secret"), "makes tokens, and voice.cloud.token is one: keep one of the two")
+        taken = {voice.endpoint}
+        for index, entry in enumerate(cloud.endpoints):
+            place = ("voice", "cloud", "endpoints", index)
+            if entry.url in taken:
+                raise Clash((*place, "url"), "is there twice: keep one entry")
+            if entry.token_file and entry.secret_file:
+                raise Clash((*place, "secret_file"), "makes tokens, and token_file has one: keep one of the two")
+            taken.add(entry.url)
+        return self
+
+    @model_validator(mode="after")
     def _works_together(self) -> Settings:
         token, account = self.twilio.auth_token, self.twilio.account_sid
         if self._way_in and self.open_mode:
@@ -308,9 +329,6 @@ class Settings(Section):
             )
         if account and not token:
             raise Clash(("twilio", "account_sid"), "needs twilio.auth_token: set it too (or TWILIO_AUTH_TOKEN)")
-        if self.voice.engine == "moshi-cloud" and not self.voice.endpoint:
-            asked = ("provider",) if self.voice.provider == "moshi-cloud" else ("moshi", "device")
-            raise Clash(("voice", *asked), "needs voice.endpoint: set it, as wss://gpu.example.com")
         cascade = self.voice.cascade
         if cascade.wits == "llm" and not cascade.llm.url:
             place = ("voice", "cascade", "wits")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
 from .base import Section
-from .kinds import MODEL_RATE, ApiUrl, Count, EngineUrl, MaybePath, ModelRate
+from .kinds import MODEL_RATE, ApiUrl, Count, EngineUrl, MaybePath, ModelRate, SigningKeys
 
 
 class Moshi(Section):
@@ -98,6 +98,48 @@ class Cascade(Section):
         }
 
 
+class CloudEndpoint(Section):
+    """One entry of [[voice.cloud.endpoints]]; what it leaves out is as in [voice.cloud]."""
+
+    url: Annotated[EngineUrl, Field(min_length=1)] = Field(description="Address, as wss://gpu.example.com.")
+    wire: Literal["", "bridge", "moshi"] = Field(default="", description="bridge or moshi; empty goes by the address.")
+    token_file: MaybePath = Field(default=None, description="File that holds the token for it.")
+    secret_file: MaybePath = Field(default=None, description="File that holds the key for its tokens.")
+    voice: str = Field(default="", description="Voice prompt of a PersonaPlex server.")
+
+
+class Cloud(Section):
+    """Engines elsewhere."""
+
+    token: SecretStr = Field(
+        default=SecretStr(""),
+        description="Token for the endpoints, where somebody else makes it. Secret.",
+    )
+    token_file: MaybePath = Field(
+        default=None,
+        description="File that holds voice.cloud.token; read again when changed.",
+    )
+    secret: SigningKeys = Field(
+        default=SecretStr(""),
+        description="Key to make tokens for the endpoints with: their auth.secret. Secret.",
+    )
+    secret_file: MaybePath = Field(
+        default=None,
+        description="File that holds voice.cloud.secret, or several, of which the first counts; read again when"
+        " changed.",
+    )
+    audience: str = Field(
+        default="voice-bridge",
+        min_length=1,
+        description="The audience of those tokens: the endpoints' auth.audience.",
+    )
+    voice: str = Field(
+        default="",
+        description="Voice prompt of PersonaPlex servers, as NATF2.pt; they then get calls.persona as text prompt.",
+    )
+    endpoints: list[CloudEndpoint] = Field(default=[])
+
+
 class Voice(Section):
     provider: Literal["auto", "moshi", "moshi-cloud", "cascade", "echo"] = Field(
         default="auto",
@@ -114,8 +156,10 @@ class Voice(Section):
     max_steps: Count = Field(default=0, description="Limits `infer`; no effect on calls.")
     endpoint: EngineUrl = Field(
         default="",
-        description="Address of the engine for moshi-cloud, as wss://gpu.example.com.",
+        description="Address of the engine for moshi-cloud, as wss://gpu.example.com; for several see"
+        " [[voice.cloud.endpoints]].",
     )
+    cloud: Cloud = Cloud()
     moshi: Moshi = Moshi()
     cascade: Cascade = Cascade()
 
@@ -126,6 +170,11 @@ class Voice(Section):
         files = {"voice": str(moshi.voice or ""), "trace": str(moshi.trace or "")}
         kept = {"weights": moshi.weights, "keys": moshi.keys, "threads": moshi.threads, **files}
         return {"model": self.model, **kept}
+
+    @property
+    def endpoints(self) -> list[CloudEndpoint]:
+        """All of them, `endpoint` first."""
+        return [*([CloudEndpoint(url=self.endpoint)] if self.endpoint else []), *self.cloud.endpoints]
 
     @property
     def engine(self) -> str:

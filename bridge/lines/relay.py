@@ -59,7 +59,7 @@ class RelayInject(Message, tag="inject"):
     cost = COST_OF_WORDS
     context: str
     how: Annotated[str, msgspec.Meta(max_length=MAX_WAY)] = "silent"
-    turn: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] | None = None
+    turn: Annotated[int, msgspec.Meta(gt=-(2**53), lt=2**53)] | None = None  # engines number callers' turns downwards
 
     def __repr__(self) -> str:
         return f"RelayInject({len(self.context)} characters)"
@@ -150,11 +150,11 @@ class RelayLine(TextLine):
         if len(data) != FRAME_BYTES:
             raise ProtocolError(f"a frame of {len(data)} bytes; between bridges each has {FRAME_BYTES}")
         (at,) = CLOCK.unpack_from(data)
-        if not 0 <= at < MAX_POSITION:
+        if not 0 <= at <= MAX_POSITION:
             raise ProtocolError(f"a frame at {at}: the caller's clock goes from 0 to {MAX_POSITION}"[:MAX_REASON])
         if not self._flood_pace.take(FRAME_SECONDS, now):
             raise ProtocolError("sound comes faster than anybody speaks")
-        went_back, self._went_back = self._went_back, at < self._next
+        went_back, self._went_back = self._went_back, at + FRAME <= self._next
         if self._went_back:
             self.late_samples += FRAME
             # Told once, and not for each of the frames that may follow.

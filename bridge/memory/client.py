@@ -48,7 +48,7 @@ class Mind:
         self.overheard: Callable[[str, int, str, bool], None] = lambda call, id, text, final: None
         """Given what callers say, by the mind's own ear; whoever shows it sets this."""
         self.injection = init.injection
-        self._has_ear = init.ear != "off"
+        self.has_ear = init.ear != "off"
 
     def start(self) -> None:
         """Begin to start it. Nobody waits: a call that comes earlier is one without memory."""
@@ -148,7 +148,7 @@ class Mind:
         return self._child.send(process.pack_struct(Kind.TELL, tell, id))
 
     def _hear(self, id: int, pcm: NDArray[np.int16], at: int) -> None:
-        if self._has_ear and not self._child.behind:
+        if self.has_ear and not self._child.behind:
             self._child.gather(process.pack(Kind.FRAME, id, at, pcm.tobytes()))
 
     def _leave(self, id: int) -> None:
@@ -197,8 +197,11 @@ class Attention:
             self._mind._hear(self.id, pcm, at)
 
     def heard(self, words: Words) -> bool:
-        """The caller's words, of an engine that hears. Whether there will be a reminder for this turn, maybe empty."""
-        if self._forgets:
+        """The caller's words, of an engine that hears. Whether there will be a reminder for this turn, maybe empty.
+
+        A caller's words come from one place: they are left out where the mind has an ear of its own.
+        """
+        if self._forgets or self._mind.has_ear:
             return False
         heard = wire.Heard(words.id, words.text, words.start, words.end, words.final)
         return self._mind._tell(self.id, heard) and words.final
