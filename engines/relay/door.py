@@ -80,7 +80,7 @@ class Door:
                 began, used = self._clock(), self.used
                 reading = await self.wire.probe(used)
         except (Unusable, ValueError, TimeoutError, OSError, aiohttp.ClientError) as error:
-            self.failed(explain(error), isinstance(error, Wrong | ValueError))
+            self.failed(explain(error), isinstance(error, Wrong | ValueError))  # a certificate's error is the latter
             return
         took = self._clock() - began
         self.way = took if took < self.way else self.way + SMOOTH * (took - self.way)
