@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -214,13 +215,13 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def road(url: str) -> AsyncIterator[Road]:
+async def road(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Road]:
     one, parts = Road(), urlsplit(url)
     assert parts.hostname
     assert parts.port
     one.place = parts.hostname, parts.port
-    server = await asyncio.start_server(one.carry, "127.0.0.1", 0)
-    one.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(one.carry, "127.0.0.1", 0, ssl=tls)
+    one.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield one
     finally:

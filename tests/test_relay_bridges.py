@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import ssl
+from asyncio.subprocess import PIPE
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from tests.conftest import Bridge, Dial
-from tests.relays import Caller, begin, far, relaying, road, until
+from tests.relays import VOICE_BRIDGE, Caller, begin, far, relaying, road, until
 from voice_bridge.bridge.config import load
 from voice_bridge.bridge.endpoints import endpoints
 from voice_bridge.bridge.switchboard import End
@@ -227,6 +238,43 @@ async def test_one_endpoint_that_wants_correcting_does_not_stop_the_start_with_a
     ):
         await caller.hears()
         assert len(good.board.calls) == 1
+
+
+def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """Of 127.0.0.1, by nobody but itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "an endpoint")])
+    today = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), today, today + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path, form = folder / "endpoint.pem", serialization.PrivateFormat.PKCS8
+    private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(path)
+    return context, path
+
+
+async def test_an_endpoint_behind_tls_must_have_a_certificate_that_is_trusted_here(tmp_path: Path) -> None:
+    context, path = certificate(tmp_path)
+    async with far(tmp_path) as there, road(there.url, context) as way:
+        with pytest.raises(
+            CannotStart, match=r"a certificate that is not trusted here .*SSL_CERT_FILE names other CAs"
+        ):
+            async with relaying(to(way.url)):
+                pass
+        given = {"VOICE_BRIDGE_VOICE__ENDPOINT": way.url.replace("http", "ws"), "SSL_CERT_FILE": str(path)}
+        given |= {"VOICE_BRIDGE_VOICE__PROVIDER": "moshi-cloud"}
+        asked = await asyncio.create_subprocess_exec(
+            *(VOICE_BRIDGE, "doctor", "--json"), stdout=PIPE, env=os.environ | given, cwd=tmp_path
+        )
+        report = json.loads((await asked.communicate())[0])
+        [row] = [row for row in report["checks"] if row["group"] == "Elsewhere"]
+        assert (row["state"], ": a bridge with echo" in row["text"]) == ("ok", True)
 
 
 async def test_whoever_hangs_up_at_the_endpoint_ends_the_call(tmp_path: Path) -> None:

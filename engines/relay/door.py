@@ -19,8 +19,7 @@ PROBE = 2.0  # seconds between questions; servers keep an idle connection for lo
 LIMIT = 1.5  # seconds for an answer, or for a conversation to begin: a caller who has lost one waits meanwhile
 PAUSES = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds it is left alone after each failure in a row; the last one goes on
 STEADY = 30.0  # seconds after a failure after which the next one is the first
-NEAR = 0.005  # seconds on the way there and back; endpoints are told apart by no less
-SMOOTH = 0.3  # the share of a new measurement of that way
+SMOOTH = 0.1  # the share of a longer way in what is known of it; a shorter one counts at once
 
 NEW = "has not been asked yet"  # what is wrong with an endpoint at first
 
@@ -58,11 +57,6 @@ class Door:
         return max(0, self.reading.free - (self.used - self._used_then))
 
     @property
-    def rank(self) -> tuple[int, int]:
-        """The lowest is to be taken first: the nearest, and of those that are as near the emptiest."""
-        return (round(self.way / NEAR), -self.free)
-
-    @property
     def back_in(self) -> float:
         """Seconds until it is worth a try."""
         return max(0.0, self._rests_until - self._clock())
@@ -86,10 +80,10 @@ class Door:
                 began, used = self._clock(), self.used
                 reading = await self.wire.probe(used)
         except (Unusable, ValueError, TimeoutError, OSError, aiohttp.ClientError) as error:
-            self.failed(explain(error), isinstance(error, Wrong | ValueError))
+            self.failed(explain(error), isinstance(error, Wrong | ValueError))  # a certificate's error is the latter
             return
         took = self._clock() - began
-        self.way = took if self.way == inf else self.way + SMOOTH * (took - self.way)
+        self.way = took if took < self.way else self.way + SMOOTH * (took - self.way)
         self._answers(reading, used)
 
     async def connect(self, opening: Opening, fresh: Callable[[], int]) -> Link:

@@ -14,6 +14,7 @@ from .conversation import RelayConversation
 from .door import Door
 from .endpoint import Endpoint, Link
 
+NEAR = 0.010  # seconds on the way there and back by which one must be nearer to count as nearer
 LOOK = 0.2  # seconds between looks at the conversations; a sixth of what a hang takes to be one
 LATE_LOOK = 0.1  # a look that comes this much too late is left out: it was we who hung
 GOODBYE = 0.5  # seconds for a word to leave on a connection that is to be closed
@@ -139,8 +140,10 @@ class RelayEngine:
     # -- what its conversations need ----------------------------------------------------------------------------
 
     def nearest(self) -> list[Door]:
-        """The endpoints with room, the best one first."""
-        return sorted((door for door in self.doors if door.free), key=lambda door: door.rank)
+        """The endpoints with room, the nearest first; of those that are as near, the emptiest."""
+        open_ones = [door for door in self.doors if door.free]
+        near = NEAR + min((door.way for door in open_ones), default=0.0)
+        return sorted(open_ones, key=lambda door: (max(door.way, near), -door.free))
 
     def move(self, conversation: RelayConversation, door: Door | None) -> None:
         """From here on it takes a slot of that endpoint."""
