@@ -43,13 +43,13 @@ class Streams:
             heartbeat=HEARTBEAT,
             protocols=(SUBPROTOCOL,),
         )
-        if not socket.can_prepare(request):
-            raise auth.Denied(426, "this is a WebSocket: docs/clients.md says what it speaks")
         try:
             ticket = self._board.admission.reserve(f"VB{secrets.token_hex(16)}", subject, "")
         except Refused as refused:
             return self._refuse(subject, refused)
         try:
+            if not socket.can_prepare(request):  # last: a page asks like this why its socket was refused
+                raise auth.Denied(426, "this is a WebSocket: docs/clients.md says what it speaks")
             await socket.prepare(request)
             await Call(self._board, _line(ticket), SocketWire(request, socket)).run()
         finally:

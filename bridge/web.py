@@ -1,4 +1,4 @@
-"""The one port: Twilio's webhooks and streams, clients, health, metrics and the operator's API."""
+"""The one port: Twilio's webhooks and streams, clients, health, metrics, the operator's API and the console."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aiohttp import web
 from . import auth
 from .call import Call
 from .config import is_loopback
+from .console import Console
 from .memory.client import Mind
 from .observe import logs
 from .streams import Streams
@@ -203,11 +204,12 @@ def main_app(board: Switchboard, rest: Rest | None, base: str) -> web.Applicatio
         Webhooks(board, base, rest is not None).routes(),
         Streams(board, base).routes(),
         Operator(board, rest, base).routes(),
+        Console().routes(),
     )
 
 
 def admin_app(board: Switchboard, rest: Rest | None, base: str, host: str) -> web.Application:
-    return _app(Health(board).routes(), Operator(board, rest, base, admin_host=host).routes())
+    return _app(Health(board).routes(), Operator(board, rest, base, admin_host=host).routes(), Console().routes())
 
 
 def _app(*routes: list[web.RouteDef]) -> web.Application:

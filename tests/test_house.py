@@ -32,7 +32,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 STOREYS = (
     {"config"},
     {"observe"},
-    {"admission", "auth", "lines", "memory", "phone", "playout", "telephony"},
+    {"admission", "auth", "console", "lines", "memory", "phone", "playout", "telephony"},
     {"ledger", "reminders", "reports", "sockets", "switchboard", "tape"},
     {"call"},
     {"streams", "telephony.webhooks"},
