@@ -37,7 +37,8 @@ export class Talk {
   #sentAt = 0;
   #delays = [];
   #asked = []; // notes of what was typed, in the order of the bridge's answers
-  #typed = 0;
+  #entries = 0;
+  #unfinished = new Map(); // utterances: the bridge's id to ours, since an id that is final may come again
   #awake = null; // keeps a telephone's screen on
 
   constructor() {
@@ -85,11 +86,11 @@ export class Talk {
   #told(kind, what) {
     if (kind === "sound") this.#play(what);
     else if (kind === "flush") this.#sound.flush();
-    else if (kind === "transcript") this.#words.utter(what);
+    else if (kind === "transcript") this.#words.utter(this.#utterance(what), what);
     else if (kind === "status") this.#show(what.state === "engine-lost" ? "lost" : "live", STATES[what.state], what.state);
     else if (kind === "live") this.#live(what);
     else if (kind === "broken") this.#show("broken", "The connection broke, taking it up again");
-    else if (kind === "memory") what.injected.forEach((text) => this.#words.note(text, "Remembered", text));
+    else if (kind === "memory") what.injected.forEach((text) => this.#words.note(this.#newKey(), "Remembered", text));
     else if (kind === "asked") this.#words.mark(this.#asked.shift(), what.id);
     else if (kind === "error" && !what.id) this.#trouble(`${what.message}.`);
     else if (kind === "over") this.#over(what);
@@ -117,6 +118,7 @@ export class Talk {
     this.#awake?.release();
     this.#awake = null;
     this.#asked = [];
+    this.#unfinished.clear();
     this.#delays = [];
     this.report = null;
     this.ring.stop();
@@ -155,7 +157,19 @@ export class Talk {
     if (!this.#awake || this.#awake.released) this.#awake = await navigator.wakeLock?.request("screen").catch(() => null);
   }
 
-  // -- what is typed ----------------------------------------------------------------------------------------------
+  // -- words ------------------------------------------------------------------------------------------------------
+
+  #newKey() {
+    return `${(this.#entries += 1)}`;
+  }
+
+  #utterance({ speaker, id, final }) {
+    const theirs = `${speaker} ${id}`;
+    const key = this.#unfinished.get(theirs) ?? this.#newKey();
+    if (final) this.#unfinished.delete(theirs);
+    else this.#unfinished.set(theirs, key);
+    return key;
+  }
 
   #type(event) {
     event.preventDefault();
@@ -163,7 +177,7 @@ export class Talk {
     const text = field.value.trim();
     const say = at("type").elements.how.value === "say";
     if (!text || !this.#line?.send(say ? "say" : "inject", say ? { text } : { context: text })) return;
-    const key = `typed ${(this.#typed += 1)}`;
+    const key = this.#newKey();
     this.#words.note(key, say ? "To be said" : "Told in silence", text);
     this.#asked.push(key);
     field.value = "";
@@ -176,8 +190,7 @@ export class Talk {
     const delay = this.#delays.toSorted((a, b) => a - b)[this.#delays.length >> 1];
     at("trip").textContent = milliseconds(this.#line?.trip ?? NaN);
     at("ear").textContent = milliseconds(delay);
-    at("buffer").textContent = milliseconds(lead);
-    at("target").textContent = Number.isFinite(target) ? `of ${milliseconds(target)}` : "";
+    at("buffer").textContent = lead === undefined ? "–" : `${Math.round(1000 * lead)} of ${milliseconds(target)}`;
     at("gaps").textContent = gaps ?? "–";
     const seconds = Math.floor((performance.now() - this.#began) / 1000);
     at("clock").textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;

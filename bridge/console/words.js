@@ -23,8 +23,10 @@ export class Words {
     this.#entries.clear();
   }
 
-  utter({ speaker, id, text, final }) {
-    const entry = this.#entry(`${speaker} ${id}`, speaker, this.#names[speaker] ?? speaker);
+  // The same key again is the same utterance, with more of its text.
+  utter(key, { speaker, text, final }) {
+    if (!text) return this.#remove(key); // broken off before a word of it was heard
+    const entry = this.#entry(key, speaker, this.#names[speaker] ?? speaker);
     this.#write(entry, text);
     entry.classList.toggle("open", !final);
     if (final && this.#aloud) this.#aloud.textContent = `${this.#names[speaker] ?? speaker}: ${text}`;
@@ -52,7 +54,7 @@ export class Words {
     entry.append(who, what);
     this.#follow(() => this.#list.append(entry));
     this.#entries.set(key, entry);
-    if (this.#entries.size > MOST) this.#forgetFirst();
+    if (this.#entries.size > MOST) this.#remove(this.#entries.keys().next().value);
     return entry;
   }
 
@@ -60,9 +62,8 @@ export class Words {
     this.#follow(() => (entry.lastChild.textContent = text));
   }
 
-  #forgetFirst() {
-    const [key, entry] = this.#entries.entries().next().value;
-    entry.remove();
+  #remove(key) {
+    this.#entries.get(key)?.remove();
     this.#entries.delete(key);
   }
 
