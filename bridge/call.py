@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,7 @@ class Call:
         board = self.board
         board.calls[self.id] = self
         self.stats = board.metrics.begin(self.line.name, self.line.rate)
+        board.feed.begin(ledger.describe(self))
         tasks = [asyncio.create_task(work) for work in (self._listen(), self._reply())]
         try:
             await self.over
@@ -385,6 +386,7 @@ class Call:
             self._account(end)
         finally:
             del board.calls[self.id]
+            board.feed.end(self.id, end)
             self.finished.set_result(None)
 
     async def _part(self, code: int, reason: str, *last: notes.Note) -> None:
@@ -422,6 +424,7 @@ class Call:
 
     async def _tell(self, note: notes.Note | None) -> None:
         if note is not None:
+            self.board.feed.note(self, note)
             await self._send(self.line.tell(note))
 
     async def _send(self, out: Out | None) -> None:
@@ -438,7 +441,3 @@ class Call:
     def _fault(self) -> None:
         self.log.exception("a fault of ours ended the call")
         self.end(End.FAULT)
-
-    def describe(self) -> dict[str, Any]:
-        """The call as operators see it."""
-        return ledger.describe(self)

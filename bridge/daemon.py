@@ -34,6 +34,7 @@ from .observe.metrics import Metrics
 from .observe.records import Records
 from .switchboard import Switchboard
 from .telephony.rest import Rest, TelephonyError
+from .watch import tell_boards
 
 SHUTDOWN = 3.0  # seconds for requests that are under way when the port closes
 LINGER = 1.0  # seconds the port outlives the last call: Twilio still asks what comes after the stream
@@ -62,10 +63,12 @@ class Daemon:
         engine: Engine,
         show: Callable[[str], None] | None = None,
         mind: Mind | None = None,
+        machine: hardware.Machine | None = None,
     ) -> None:
         """`show` is given what the engine is at while it loads; without it that is logged."""
         self._show = show
         self._mind = mind
+        self._machine = machine
         self.settings = settings
         self.engine = engine
         self.port = 0
@@ -141,6 +144,7 @@ class Daemon:
                 line.rate: _lost_sound(settings.calls.lost_sound, line.rate) for line in (TwilioLine, ClientLine)
             },
             farewell=self._farewell,
+            machine=self._machine,
         )
         metrics.engine_ready = lambda: self.engine.ready
         metrics.engine_restarts = lambda: self.engine.restarts
@@ -156,13 +160,18 @@ class Daemon:
             metrics.memory_dropped = lambda: mind.dropped
             metrics.reminders = lambda: mind.counts
             metrics.memory_judged = lambda: mind.judged
-        for work in (metrics.watch_loop(), self.board.admission.reap(), self.board.watch(), self._watch_engine()):
+            mind.overheard = self.board.feed.overheard
+        board = self.board
+        for work in (
+            metrics.watch_loop(), board.admission.reap(), board.watch(), tell_boards(board), self._watch_engine(),
+        ):  # fmt: skip
             self._stack.callback(asyncio.create_task(work).cancel)
         await self._serve(routes.main_app(self.board, self._rest, self.base), listener)
         if server.admin_address:
             host, port = server.admin_address
             admin = routes.admin_app(self.board, self._rest, self.base, host)
             await self._serve(admin, self._bind(host, port, "server.admin"))
+        self._stack.push_async_callback(board.feed.close)
 
     def _bind(self, host: str, port: int, key: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -340,6 +349,6 @@ async def serve(
     log.info("engine chosen", engine=choice.name, because=choice.reason)
     engine = registry.make(choice)
     mind = _mind(settings, machine, choice)
-    async with Daemon(settings, engine, show, mind) as daemon:
+    async with Daemon(settings, engine, show, mind, machine) as daemon:
         await daemon.run(lambda: on_ready(daemon))
     log.info("stopped")

@@ -1,33 +1,69 @@
-"""A call in figures: what operators see of it while it lives, and what is written down when it is over."""
+"""The bridge and its calls in figures: what operators see of them, and what is written down of a call that is over."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from .observe.records import CallRecord, measured
+from .shapes import Board, BoardNow, LiveCall, Memory, WholeCall
 
 if TYPE_CHECKING:
     from .call import Call
+    from .memory.client import Mind
+    from .switchboard import Switchboard
 
 
-def describe(call: Call) -> dict[str, Any]:
+def board(board: Switchboard) -> Board:
+    """The bridge and its live calls as operators see them."""
+    engine, metrics, machine = board.engine, board.metrics, board.machine
+    return Board(
+        engine=engine.name,
+        ready=engine.ready,
+        draining=board.admission.draining,
+        trouble=engine.trouble,
+        slots=engine.capacity(),
+        step_ms=_ms(engine.step_seconds),
+        frame_ms=None if metrics.frame_seconds is None else _ms(metrics.frame_seconds),
+        lag_ms=_ms(metrics.lag),
+        dropped_frames=engine.dropped,
+        restarts=engine.restarts,
+        level=machine.tier if machine else None,
+        machine=str(machine) if machine else "",
+        memory=_memory(board.mind) if board.mind else None,
+        calls=[describe(call) for call in board.calls.values()],
+    )
+
+
+def board_now(now: Switchboard) -> BoardNow:
+    """The same, for whoever watches."""
+    return BoardNow(**msgspec.structs.asdict(board(now)))
+
+
+def describe(call: Call) -> LiveCall:
     """The call as operators see it."""
     stats, ticket = call.stats, call.ticket
-    return {
-        "call": call.id,
-        "line": call.line.name,
-        "direction": ticket.direction,
-        "caller": ticket.caller,
-        "number": ticket.number,
-        "seconds": round(call.seconds, 1),
-        "engine": call.board.engine.name,
-        "state": "engine lost" if call.lost else "talking",
-        "lead_ms": round(call.playout.aim * 1000),
-        "mouth_to_ear_ms": round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
-        "frames": stats.frames,
-        "underruns": call.playout.underruns,
-        "memories": call.reminders.given,
-    }
+    return LiveCall(
+        call=call.id,
+        line=call.line.name,
+        direction=ticket.direction,
+        caller=ticket.caller,
+        number=ticket.number,
+        seconds=round(call.seconds, 1),
+        engine=call.board.engine.name,
+        state="engine-lost" if call.lost else call.board.feed.state(call.id),
+        lead_ms=round(call.playout.aim * 1000),
+        mouth_to_ear_ms=round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
+        frames=stats.frames,
+        underruns=call.playout.underruns,
+        memories=call.reminders.given,
+    )
+
+
+def whole(call: Call) -> WholeCall:
+    """The same, with what was said last."""
+    return WholeCall(**msgspec.structs.asdict(describe(call)), words=call.board.feed.words(call.id))
 
 
 def record(call: Call, end: str) -> CallRecord:
@@ -46,3 +82,11 @@ def record(call: Call, end: str) -> CallRecord:
         memories=call.reminders.given,
         **measured(call.stats),
     )
+
+
+def _memory(mind: Mind) -> Memory:
+    return Memory(ready=mind.ready, trouble=mind.trouble, written=mind.written, reminders=dict(mind.counts))
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 1)

@@ -17,7 +17,9 @@ class Reports:
         self._talked_at = 0.0
 
     def voice(self, silent: bool, now: float) -> Note | None:
-        """The agent's next frame is `silent` or not."""
+        """The agent's next frame is `silent` or not. Without an engine what is heard is not the agent."""
+        if self._state == "engine-lost":
+            return None
         if not silent:
             self._talked_at = now
         elif self._state == "talking" and now - self._talked_at < PAUSE:

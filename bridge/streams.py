@@ -9,13 +9,12 @@ from aiohttp import web
 from . import auth
 from .admission import Refused, Ticket
 from .call import Call
+from .doors import SUBPROTOCOL, authorization
 from .lines.client import MAX_MESSAGE, ClientLine
 from .observe import logs
 from .sockets import CLOSE_LIMIT, SocketWire
 from .switchboard import Switchboard
 
-SUBPROTOCOL = "voice-bridge.v1"
-BEARER = "bearer."  # before a token that a browser, which can set no header, sends as a second subprotocol
 HEARTBEAT = 10.0  # seconds between pings; half of that later whoever does not answer is gone
 RETRY_AFTER = 5  # seconds after which it is worth asking again: calls end by the minute
 
@@ -60,7 +59,7 @@ class Streams:
         """The subject of the client's token; empty in open mode."""
         if self._settings.auth.takes_tokens:
             auth.check_origin(request.headers, self._base)
-            return (await self._board.tokens.check(_authorization(request), "talk")).subject
+            return (await self._board.tokens.check(authorization(request), "talk")).subject
         if not self._settings.open_mode:
             raise auth.Denied(403, "clients need auth.secret (and a token): docs/configuration.md")
         auth.check_local(request.remote or "", request.headers)
@@ -75,10 +74,3 @@ class Streams:
 
 def _line(ticket: Ticket) -> ClientLine:
     return ClientLine(ticket.call, ticket.token)
-
-
-def _authorization(request: web.Request) -> str:
-    """The header, or what stands for it among a browser's subprotocols."""
-    offered = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-    given = next((part.removeprefix(BEARER) for part in offered if part.startswith(BEARER)), None)
-    return f"Bearer {given}" if given is not None else request.headers.get("Authorization", "")

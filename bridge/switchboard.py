@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.base import Engine
+from ..engines.hardware import Machine
 from .admission import Admission
 from .auth import Tokens
 from .config import Settings
+from .feed import Feed
 from .memory.client import Mind
 from .observe.metrics import Metrics
 from .observe.records import Records
@@ -74,7 +76,10 @@ class Switchboard:
     """Played while a lost engine comes back, by a line's rate."""
     farewell: Farewell
     """Ends a planned call at the carrier, before its socket closes."""
+    machine: Machine | None = None
+    """What the bridge runs on; None where nobody looked."""
     calls: dict[str, Call] = field(default_factory=dict)
+    feed: Feed = field(default_factory=Feed)
 
     async def drain(self, limit: float) -> None:
         """Let no one in, wait up to `limit` seconds for the calls that live or are expected, then end the rest."""

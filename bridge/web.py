@@ -10,16 +10,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from aiohttp import web
 
-from . import auth
+from . import auth, ledger
 from .call import Call
-from .config import is_loopback
 from .console import Console
-from .memory.client import Mind
+from .doors import OperatorsDoor
 from .observe import logs
 from .streams import Streams
 from .switchboard import End, Switchboard
 from .telephony.rest import Rest, TelephonyError
 from .telephony.webhooks import Webhooks
+from .watch import Watch
 
 BODY_LIMIT = 10.0  # seconds for a body to come; Twilio's are one packet
 MAX_BODY = 64 * 1024  # bytes; Twilio's largest form is a few
@@ -82,13 +82,13 @@ class Health:
 
 
 class Operator:
-    """The operator's API. On the admin address the address itself is the key, elsewhere a token is."""
+    """The operator's API, behind its door."""
 
-    def __init__(self, board: Switchboard, rest: Rest | None, base: str, admin_host: str | None = None) -> None:
+    def __init__(self, board: Switchboard, rest: Rest | None, base: str, door: OperatorsDoor) -> None:
         self._board = board
         self._rest = rest
         self._base = base
-        self._admin_host = admin_host
+        self._door = door
         self._settings = board.settings
 
     def routes(self) -> list[web.RouteDef]:
@@ -97,6 +97,7 @@ class Operator:
             web.get("/metrics", guarded(self.metrics)),
             web.get("/v1/calls", guarded(self.list)),
             web.post("/v1/calls", guarded(self.place)),
+            web.get("/v1/calls/{call}", guarded(self.show)),
             web.delete("/v1/calls/{call}", guarded(self.hang_up)),
             web.post("/v1/calls/{call}/say", guarded(self.say)),
             web.post("/v1/calls/{call}/inject", guarded(self.inject)),
@@ -109,22 +110,10 @@ class Operator:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def list(self, request: web.Request) -> web.Response:
-        board = self._board
-        capacity = board.engine.capacity()
-        return web.json_response(
-            {
-                "engine": board.engine.name,
-                "ready": board.engine.ready,
-                "draining": board.admission.draining,
-                "trouble": board.engine.trouble,
-                "slots": {"offered": capacity.offered, "reserved": capacity.reserved, "used": capacity.used},
-                "step_ms": round(1000 * board.engine.step_seconds, 1),
-                "dropped_frames": board.engine.dropped,
-                "restarts": board.engine.restarts,
-                "memory": _memory(board.mind),
-                "calls": [call.describe() for call in board.calls.values()],
-            }
-        )
+        return web.json_response(body=msgspec.json.encode(ledger.board(self._board)))
+
+    async def show(self, request: web.Request) -> web.Response:
+        return web.json_response(body=msgspec.json.encode(ledger.whole(self._call(request))))
 
     async def place(self, request: web.Request) -> web.Response:
         wanted = await _body(request, PlaceCall)
@@ -179,37 +168,32 @@ class Operator:
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
-            await self._check(request)
+            await self._door.check(request)
             return await handler(request)
 
         return guarded
 
-    async def _check(self, request: web.Request) -> None:
-        if self._admin_host is not None:
-            if is_loopback(self._admin_host):
-                auth.check_local(request.remote or "", request.headers)
-            auth.check_origin(request.headers, "")
-        elif self._settings.auth.takes_tokens:
-            auth.check_origin(request.headers, self._base)
-            await self._board.tokens.check(request.headers.get("Authorization", ""), "operator")
-        elif self._settings.open_mode:
-            auth.check_local(request.remote or "", request.headers)
-        else:
-            raise auth.Denied(403, "operators need auth.secret (and a token) or server.admin (an address of their own)")
-
 
 def main_app(board: Switchboard, rest: Rest | None, base: str) -> web.Application:
+    door = OperatorsDoor(board, base)
     return _app(
         Health(board).routes(),
         Webhooks(board, base, rest is not None).routes(),
         Streams(board, base).routes(),
-        Operator(board, rest, base).routes(),
+        Operator(board, rest, base, door).routes(),
+        Watch(board, door).routes(),
         Console().routes(),
     )
 
 
 def admin_app(board: Switchboard, rest: Rest | None, base: str, host: str) -> web.Application:
-    return _app(Health(board).routes(), Operator(board, rest, base, admin_host=host).routes(), Console().routes())
+    door = OperatorsDoor(board, base, admin_host=host)
+    return _app(
+        Health(board).routes(),
+        Operator(board, rest, base, door).routes(),
+        Watch(board, door).routes(),
+        Console().routes(),
+    )
 
 
 def _app(*routes: list[web.RouteDef]) -> web.Application:
@@ -252,13 +236,6 @@ async def _read_body(request: web.Request) -> None:
                 await request.read()
         except TimeoutError:
             raise auth.Denied(408, f"the body did not come within {BODY_LIMIT:.0f} s") from None
-
-
-def _memory(mind: Mind | None) -> dict[str, Any] | None:
-    """How the memory is; None when it is off."""
-    if mind is None:
-        return None
-    return {"ready": mind.ready, "trouble": mind.trouble, "written": mind.written, "reminders": dict(mind.counts)}
 
 
 def _error(status: int, message: str) -> web.Response:

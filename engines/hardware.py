@@ -91,6 +91,11 @@ class Machine:
     capability: tuple[int, int] = (0, 0)
     """Its compute capability as CUDA counts; (0, 0) where the driver does not tell, and without an NVIDIA GPU."""
 
+    def __str__(self) -> str:
+        """In a line, for people."""
+        host = f"{self.cores} cores, {size(self.host_memory)} of memory"
+        return f"{self.gpu} ({size(self.memory)}), {host}" if self.gpu else f"no GPU, {host}"
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -115,6 +120,11 @@ class Host:
     free: int = 0
     chip: str = ""
     wired: int = 0
+
+
+def size(count: int) -> str:
+    """So many bytes, for people."""
+    return f"{count / GIB:.1f} GiB"
 
 
 def tier(gpu_memory_bytes: int, api: bool) -> int:

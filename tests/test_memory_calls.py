@@ -110,6 +110,20 @@ async def test_what_bears_on_a_question_reaches_the_model_while_the_caller_talks
     assert b'reminders_total{result="taken"} 1.0' in daemon.board.metrics.render()[0]
 
 
+async def test_operators_see_what_a_caller_says_to_an_engine_that_tells_no_words(
+    bridge: Bridge, dial: Dial, tmp_path: Path, http: aiohttp.ClientSession
+) -> None:
+    mind = Mind(init(tmp_path))
+    daemon = await bridge(engine=Diary(tmp_path).engine, mind=mind)
+    await mind.settled()
+    await dial(daemon, sound=says("My name is Anna."))
+    await until(lambda: mind.written == 1)
+    [call] = daemon.board.calls
+    async with http.get(f"{daemon.url}/v1/calls/{call}") as answer:
+        words = (await answer.json())["words"]
+    assert [(said["speaker"], said["text"], said["final"]) for said in words] == [("caller", "My name is Anna.", True)]
+
+
 async def test_a_key_makes_the_bridge_forget_and_say_so(bridge: Bridge, dial: Dial, tmp_path: Path) -> None:
     mind, diary = Mind(init(tmp_path)), Diary(tmp_path)
     daemon = await bridge(engine=diary.engine, mind=mind, calls__digits={"*": "forget"})

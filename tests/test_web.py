@@ -277,8 +277,26 @@ async def test_operators_see_the_calls(bridge: Bridge, dial: Dial, http: aiohttp
     [call] = seen["calls"]
     assert phone.record is not None
     assert call["call"] == phone.record.sid
-    assert (call["caller"], call["number"], call["state"]) == (THEIRS, OURS, "talking")
+    assert (call["caller"], call["number"], call["state"]) == (THEIRS, OURS, "listening")
     assert call["frames"] > 0
+
+
+async def test_operators_see_one_call_with_what_was_said_last(
+    bridge: Bridge, dial: Dial, http: aiohttp.ClientSession
+) -> None:
+    daemon = await bridge()
+    await dial(daemon)
+    await dial(daemon, caller=DESK)
+    ask = Client(http, daemon.url)
+    call = next(iter(daemon.board.calls))
+    await ask("POST", f"/v1/calls/{call}/say", {"text": "good day"})
+    async with asyncio.timeout(10):
+        while not daemon.board.feed.words(call):  # noqa: ASYNC110 - the engine's next step
+            await asyncio.sleep(0.02)
+    status, seen = await ask("GET", f"/v1/calls/{call}")
+    assert status == 200
+    assert (seen["call"], seen["caller"]) == (call, THEIRS)
+    assert seen["words"] == [{"id": 1, "speaker": "agent", "text": "good day", "final": True}]
 
 
 async def test_metrics_are_what_prometheus_reads(bridge: Bridge, dial: Dial, http: aiohttp.ClientSession) -> None:
@@ -340,6 +358,7 @@ async def test_an_operator_hangs_up_and_the_caller_hears_no_apology(
 async def test_a_call_that_does_not_live_is_not_found(bridge: Bridge, http: aiohttp.ClientSession) -> None:
     ask = Client(http, (await bridge()).url)
     for method, path, body in (
+        ("GET", "", None),
         ("DELETE", "", None),
         ("POST", "/say", {"text": "x"}),
         ("POST", "/inject", {"context": "x"}),
@@ -443,7 +462,7 @@ async def test_errors_are_json(bridge: Bridge, http: aiohttp.ClientSession) -> N
     assert status == 413
     assert "65536" in answer["error"]
     async with http.put(daemon.url + "/v1/calls") as said:
-        assert set(said.headers["Allow"].split(",")) == {"GET", "HEAD", "POST"}
+        assert set(said.headers["Allow"].split(",")) == {"GET", "POST"}
 
 
 async def test_a_fault_of_ours_is_logged_and_not_shown(

@@ -18,6 +18,7 @@ from yarl import URL
 from tests.conftest import Bridge, Dial, LogLines
 from tests.turned import InlineChild
 from tests.twilio_rest import ACCOUNT_SID, AUTH_TOKEN, TwilioRest, refusal
+from voice_bridge.bridge import ledger
 from voice_bridge.bridge.daemon import Daemon
 from voice_bridge.bridge.phone import Phone
 from voice_bridge.bridge.switchboard import End
@@ -141,8 +142,8 @@ async def test_on_our_own_calls_the_number_called_is_the_caller(
 ) -> None:
     daemon = await bridge(numbers=[{"number": OURS, "apology": "We are sorry."}])
     await dial(daemon, caller=OURS, number=CALLER, form={"Direction": "outbound-api"})
-    [call] = [call.describe() for call in daemon.board.calls.values()]
-    assert (call["direction"], call["caller"], call["number"]) == ("outbound-api", CALLER, OURS)
+    [call] = [ledger.describe(call) for call in daemon.board.calls.values()]
+    assert (call.direction, call.caller, call.number) == ("outbound-api", CALLER, OURS)
     asked = form("CAunknown", From=OURS, To=CALLER, Direction="outbound-api")
     assert await Twilio(http, daemon).verbs(asked, "/twilio/ended") == [("Say", "We are sorry.")]
 

@@ -31,7 +31,7 @@ from rich.text import Text
 from ...codecs import wav
 from ...engines import hardware, registry
 from ...engines.base import STEP_LIMIT
-from ...engines.hardware import GB, GIB, Machine
+from ...engines.hardware import GB, GIB, Machine, size
 from ...engines.moshi import download
 from ...engines.moshi.config import ModelError
 from ...engines.moshi.fit import Fit
@@ -127,18 +127,14 @@ def _starts(rows: list[Row]) -> bool:
     return all(row.state != "problem" for row in rows)
 
 
-def _size(count: int) -> str:
-    return f"{count / GIB:.1f} GiB"
-
-
 def check_machine(machine: Machine) -> Iterator[Row]:
     gpu = "none"
     if machine.gpu:
-        memory = f"{_size(machine.memory)}{' for a model' if machine.kind == 'apple' else ''}"
+        memory = f"{size(machine.memory)}{' for a model' if machine.kind == 'apple' else ''}"
         speed = f"about {machine.bandwidth / hardware.GB:.0f} GB/s"
-        gpu = f"{machine.gpu}: {memory}, {_size(machine.free)} free, {speed}"
+        gpu = f"{machine.gpu}: {memory}, {size(machine.free)} free, {speed}"
     yield Row("Machine", "GPU", "ok", gpu)
-    yield Row("Machine", "Host", "ok", f"{machine.cores} cores, {_size(machine.host_memory)} of memory")
+    yield Row("Machine", "Host", "ok", f"{machine.cores} cores, {size(machine.host_memory)} of memory")
     yield Row("Machine", "Level", "ok", f"{machine.tier} of 6: {hardware.LEVELS[machine.tier]}")
 
 
@@ -248,8 +244,8 @@ def check_model(model: str, incomplete: State) -> Row:
             _open_model(folder)
     except ModelError as error:
         return Row("Moshi", "Model", incomplete, str(error), "Fetch it again, or correct voice.model.")
-    size = sum(path.stat().st_size for path in files.values())
-    return Row("Moshi", "Model", "ok", f"{model}: {size / GB:.1f} GB in {folder}")
+    total = sum(path.stat().st_size for path in files.values())
+    return Row("Moshi", "Model", "ok", f"{model}: {total / GB:.1f} GB in {folder}")
 
 
 def _open_model(folder: Path) -> None:
@@ -384,7 +380,7 @@ def check_folder(name: str, folder: Path, key: str) -> Row:
     except OSError as error:
         remedy = f"Set {key} to a folder that this user may write to."
         return Row("Files", name, "problem", f"{folder} cannot be written: {error.strerror}", remedy)
-    text = f"{folder}: {_size(free)} of disk free"
+    text = f"{folder}: {size(free)} of disk free"
     if free < LOW_DISK:
         return Row("Files", name, "note", text, f"Make room, or set {key} to a folder on a larger disk.")
     return Row("Files", name, "ok", text)

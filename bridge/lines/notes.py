@@ -30,7 +30,7 @@ class Transcript(Note, frozen=True, tag="transcript"):
     """An utterance so far: the same `id` again with a longer `text`, until it is `final`."""
 
     text: str
-    speaker: str
+    speaker: Literal["caller", "agent"]
     id: int
     final: bool
 

@@ -45,6 +45,8 @@ class Mind:
         self._state = wire.State()
         self.counts: Counter[str] = Counter()
         """Reminders by what became of them."""
+        self.overheard: Callable[[str, int, str, bool], None] = lambda call, id, text, final: None
+        """Given what callers say, by the mind's own ear; whoever shows it sets this."""
         self.injection = init.injection
         self._has_ear = init.ear != "off"
 
@@ -258,6 +260,9 @@ class Attention:
             self._known.set_result(event)
             if self._late and event.memories and self._mind.injection != "spoken":
                 self._tell_call(Remind(event.context, event.memories, ()))
+        elif isinstance(event, wire.Overheard):
+            if not self._forgets:
+                self._mind.overheard(self._first.call, event.id, event.text, event.final)
         elif isinstance(event, Remind):
             if not self._forgets:
                 self._tell_call(event)

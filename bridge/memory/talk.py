@@ -89,6 +89,8 @@ class Talk:
 
     def ear_says(self, event: EarEvent) -> None:
         if isinstance(event, Heard):
+            if self._listening:
+                self._tell(wire.Overheard(event.id, event.text, event.final))
             self._take(event)
 
     def engine_heard(self, told: wire.Heard) -> None:

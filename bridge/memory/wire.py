@@ -152,6 +152,14 @@ class Forgotten(Event, frozen=True, tag="forgotten"):
     memories: int
 
 
+class Overheard(Event, frozen=True, tag="overheard"):
+    """An utterance of the caller so far, by the mind's own ear."""
+
+    id: int
+    text: str
+    final: bool
+
+
 class State(Event, frozen=True, tag="state"):
     """How the mind is, whenever that changes. Of no call."""
 
@@ -170,7 +178,7 @@ class Done(Event, frozen=True, tag="done"):
 
 
 AnyTell: TypeAlias = Begin | Heard | Said | Took | Anew | Keep | Forget | End | Quit
-AnyEvent: TypeAlias = Known | Remind | Forgotten | State | Done
+AnyEvent: TypeAlias = Known | Remind | Forgotten | Overheard | State | Done
 
 decode_tell: msgspec.json.Decoder[AnyTell] = msgspec.json.Decoder(AnyTell)
 decode_event: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)

@@ -10,7 +10,7 @@ import asyncio
 import platform
 from array import array
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -30,7 +30,9 @@ from prometheus_client.registry import Collector
 
 RATE = 24_000  # the clock in which samples of all lines are summed
 DEADLINE = 0.080  # seconds: a reply later than one frame after its frame makes the caller wait
+LATELY = 0.1  # the weight of the last reply: a second of them is what is shown
 LAG_EVERY = 0.1  # seconds between looks at the event loop: a stall of a frame's length does not slip through
+LAGS = 10  # of them, a second, are what is shown as the lag now
 
 # What Prometheus is shown, in seconds.
 FRAME_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.1, 0.16, 0.25, 0.5)
@@ -119,12 +121,15 @@ class CallStats:
     engine_losses: int = 0
     digits: int = 0
     first_audio: float | None = None
+    lately: float = 0.0
+    """Seconds that replies took of late."""
     frame_time: Histogram = field(default_factory=Histogram)
     mouth_to_ear: Histogram = field(default_factory=Histogram)
     lead: Histogram = field(default_factory=Histogram)
 
     def replied(self, seconds: float) -> None:
         """The engine's reply came `seconds` after its frame was handed over."""
+        self.lately += (seconds - self.lately) * (LATELY if self.lately else 1)
         self.frame_time.observe(seconds)
         if seconds > DEADLINE:
             self.deadline_misses += 1
@@ -168,6 +173,7 @@ class Metrics(Collector):
         self.refused: Counter[str] = Counter()
         self.protocol_errors: Counter[str] = Counter()
         self.loop_lag = Histogram()
+        self._lags: deque[float] = deque(maxlen=LAGS)
         # Asked at each scrape; whoever owns the engine sets them.
         self.engine_ready: Callable[[], bool] = bool
         self.slots: Callable[[], Mapping[str, int]] = dict
@@ -208,7 +214,20 @@ class Metrics(Collector):
         while True:
             due = loop.time() + LAG_EVERY
             await asyncio.sleep(LAG_EVERY)
-            self.loop_lag.observe(max(0.0, loop.time() - due))
+            lag = max(0.0, loop.time() - due)
+            self._lags.append(lag)
+            self.loop_lag.observe(lag)
+
+    @property
+    def lag(self) -> float:
+        """Seconds that the event loop was late at worst in the last second."""
+        return max(self._lags, default=0.0)
+
+    @property
+    def frame_seconds(self) -> float | None:
+        """What the engine's replies took of late, on an average of the live calls; None where there were none."""
+        lately = [stats.lately for stats in self.live if stats.lately]
+        return sum(lately) / len(lately) if lately else None
 
     def render(self) -> tuple[bytes, str]:
         """The text that Prometheus reads, and its content type."""
