@@ -77,8 +77,8 @@ export class Operators {
     const { slots, memory } = board;
     at("used").textContent = slots.used;
     at("offered").textContent = `of ${slots.offered}`;
-    at("frame").textContent = board.frame_ms === null ? "–" : `${board.frame_ms} ms`;
-    at("lag").textContent = `${board.lag_ms} ms`;
+    at("frame").textContent = board.frame_ms === null ? "–" : `${board.frame_ms.toFixed(1)} ms`;
+    at("lag").textContent = `${board.lag_ms.toFixed(1)} ms`;
     this.#charts.slots.add(slots.used, slots.offered);
     this.#charts.frame.add(board.frame_ms ?? 0);
     this.#charts.lag.add(board.lag_ms);
@@ -87,7 +87,7 @@ export class Operators {
     at("machine").textContent = [board.level === null ? "" : `level ${board.level}`, board.machine].filter(Boolean).join(", ") || "–";
     at("memory").textContent = memoryState(memory);
     at("memory").classList.toggle("trouble", Boolean(memory?.trouble));
-    at("restarts").textContent = `${board.restarts}, ${board.dropped_frames} frames missed`;
+    at("restarts").textContent = `${board.restarts} restarts, ${board.dropped_frames} frames missed`;
     const live = new Set(board.calls.map((call) => call.call));
     for (const call of board.calls) this.#card(call).update(call);
     for (const [call, card] of this.#cards) if (!live.has(call) && card.element.dataset.state !== "over") this.#remove(call);
