@@ -109,6 +109,14 @@ class Admission:
             self._remove(ticket)
 
     @property
+    def free(self) -> int:
+        """Calls that may come in now; one number's and one caller's limits may let in fewer of theirs."""
+        if self.draining or not self._engine.ready:
+            return 0
+        free, whole = self._engine.capacity().free, self._settings.calls.max_calls
+        return min(free, max(0, whole - len(self._tickets))) if whole else free
+
+    @property
     def expected(self) -> int:
         """Calls that have a slot reserved and are not connected yet."""
         return len(self._waiting())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .observe.records import CallRecord, measured
-from .shapes import Board, BoardNow, LiveCall, Memory, WholeCall
+from .shapes import Board, BoardNow, CallState, LiveCall, Memory, WholeCall
 
 if TYPE_CHECKING:
     from .call import Call
@@ -43,7 +43,7 @@ def board_now(now: Switchboard) -> BoardNow:
 
 def describe(call: Call) -> LiveCall:
     """The call as operators see it."""
-    stats, ticket = call.stats, call.ticket
+    stats, ticket, party = call.stats, call.ticket, call.party
     return LiveCall(
         call=call.id,
         line=call.line.name,
@@ -52,12 +52,12 @@ def describe(call: Call) -> LiveCall:
         number=ticket.number,
         seconds=round(call.seconds, 1),
         engine=call.board.engine.name,
-        state="engine-lost" if call.lost else call.board.feed.state(call.id),
-        lead_ms=round(call.playout.aim * 1000),
+        state=_state(call),
+        lead_ms=party.lead_ms,
         mouth_to_ear_ms=round((stats.mouth_to_ear.quantile(0.5) or 0) * 1000),
         frames=stats.frames,
-        underruns=call.playout.underruns,
-        memories=call.reminders.given,
+        underruns=stats.underruns,
+        memories=party.memories,
     )
 
 
@@ -78,10 +78,16 @@ def record(call: Call, end: str) -> CallRecord:
         started=call.started,
         seconds=round(call.seconds, 3),
         end=end,
-        recording=call.tape.path,
-        memories=call.reminders.given,
+        recording=call.party.recording,
+        memories=call.party.memories,
         **measured(call.stats),
     )
+
+
+def _state(call: Call) -> CallState:
+    if call.lost:
+        return "engine-lost"
+    return call.board.feed.state(call.id) if call.link.here else "client-away"
 
 
 def _memory(mind: Mind) -> Memory:

@@ -8,7 +8,7 @@ import msgspec
 
 from ..engines.base import Capacity, Speaker
 
-CallState: TypeAlias = Literal["listening", "talking", "engine-lost"]
+CallState: TypeAlias = Literal["listening", "talking", "engine-lost", "client-away"]
 Id: TypeAlias = Annotated[str, msgspec.Meta(description="The call's id: Twilio's CallSid, or the bridge's own.")]
 
 
@@ -29,7 +29,7 @@ class LiveCall(msgspec.Struct, frozen=True):
     number: str
     seconds: float
     engine: str
-    state: Annotated[CallState, msgspec.Meta(description="Whether the agent talks just now.")]
+    state: Annotated[CallState, msgspec.Meta(description="Whether the agent talks just now, or who is away.")]
     lead_ms: int
     mouth_to_ear_ms: Annotated[int, msgspec.Meta(description="From the caller's sound to the reply's; 0: not known.")]
     frames: int

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from .feed import Feed
 from .memory.client import Mind
 from .observe.metrics import Metrics
 from .observe.records import Records
+from .returns import Returns
 
 if TYPE_CHECKING:
     from .call import Call
@@ -80,6 +81,16 @@ class Switchboard:
     """What the bridge runs on; None where nobody looked."""
     calls: dict[str, Call] = field(default_factory=dict)
     feed: Feed = field(default_factory=Feed)
+    returns: Returns = field(default_factory=Returns)
+
+    @property
+    def state(self) -> Literal["ready", "draining", "no slot", "engine not ready"]:
+        """Whether calls can come in; `engine.trouble` says more."""
+        if self.admission.draining:
+            return "draining"
+        if self.engine.trouble:
+            return "no slot" if self.engine.ready else "engine not ready"
+        return "ready"
 
     async def drain(self, limit: float) -> None:
         """Let no one in, wait up to `limit` seconds for the calls that live or are expected, then end the rest."""

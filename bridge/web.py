@@ -69,14 +69,7 @@ class Health:
         return web.json_response({"alive": True})
 
     async def readyz(self, request: web.Request) -> web.Response:
-        board = self._board
-        trouble = board.engine.trouble
-        if board.admission.draining:
-            state = "draining"
-        elif trouble:
-            state = "no slot" if board.engine.ready else "engine not ready"
-        else:
-            state = "ready"
+        state, trouble = self._board.state, self._board.engine.trouble
         body = {"state": state} | ({"why": trouble} if trouble else {})
         return web.json_response(body, status=200 if state == "ready" else 503)
 

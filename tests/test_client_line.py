@@ -26,7 +26,8 @@ from voice_bridge.bridge.lines.base import (
     Started,
     Stopped,
 )
-from voice_bridge.bridge.lines.client import BURST, MAX_TEXT, MAX_WORDS, RATES, ClientLine, State
+from voice_bridge.bridge.lines.client import BURST, RATES, ClientLine
+from voice_bridge.bridge.lines.texts import MAX_TEXT, MAX_WORDS, State
 from voice_bridge.codecs.framing import FRAME, RATE
 from voice_bridge.codecs.resample import Convert
 
@@ -71,7 +72,7 @@ def heard(events: list[In]) -> list[Heard]:
 
 def test_open_starts_the_call_with_the_ticket_of_the_handshake_and_a_persona_of_its_own() -> None:
     line = ClientLine(CALL, TOKEN)
-    assert line.receive(text("open", persona="A pirate.", protocol=1, resume="x"), 0.0) == [
+    assert line.receive(text("open", persona="A pirate.", protocol=1, other="x"), 0.0) == [
         Started(CALL, "", {"token": TOKEN}, "A pirate.")
     ]
     assert line.state is State.STARTED

@@ -28,7 +28,7 @@ THEIRS = "+15550100001"
 DESK = "+15550100007"
 ACCOUNT: dict[str, Any] = {"twilio__account_sid": ACCOUNT_SID, "twilio__auth_token": AUTH_TOKEN}
 PUBLIC_ROUTES = {"/healthz", "/readyz"}
-OWN_LOCKS = ("/twilio/", "/v1/stream")  # those of Twilio and of clients
+OWN_LOCKS = ("/twilio/", "/v1/stream", "/v1/capacity")  # those of Twilio and of clients
 
 
 @pytest.fixture

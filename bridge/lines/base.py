@@ -64,7 +64,16 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Inject:
+    """Let the model know `context`; in a way and for a turn, as engines know them."""
+
     context: str = field(repr=False)
+    how: str = "silent"
+    turn: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Let nothing that was injected, or is known of the caller, be given to the model again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,7 @@ class Reply:
     out: Out
 
 
-In: TypeAlias = Started | Heard | Digit | Played | Stopped | Say | Inject | Cancel | Reply
+In: TypeAlias = Started | Heard | Digit | Played | Stopped | Say | Inject | Cancel | Forget | Reply
 
 
 class Line(Protocol):

@@ -16,9 +16,10 @@ class Note(msgspec.Struct, frozen=True, tag_field="type"):
 
 
 class Ready(Note, frozen=True, tag="ready"):
-    """The conversation has begun."""
+    """The conversation has begun, or goes on. By `ticket` a client whose connection breaks comes back to it, once."""
 
     call: str
+    ticket: str | msgspec.UnsetType = msgspec.UNSET
     protocol: int = PROTOCOL
 
 
@@ -59,6 +60,12 @@ class Cut(Note, frozen=True, tag="cut"):
 
 class Injected(Note, frozen=True, tag="injected"):
     id: int
+
+
+class Event(Note, frozen=True, tag="event"):
+    """What the engine reports, as it says it: for bridges that relay."""
+
+    event: msgspec.Raw
 
 
 class Pong(Note, frozen=True, tag="pong"):

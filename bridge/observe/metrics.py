@@ -119,6 +119,7 @@ class CallStats:
     recoveries: int = 0
     deadline_misses: int = 0
     engine_losses: int = 0
+    returns: int = 0
     digits: int = 0
     first_audio: float | None = None
     lately: float = 0.0
@@ -140,7 +141,7 @@ class _Sum:
 
     __slots__ = ("counts", "first_audio", "frame_time", "lead", "mouth_to_ear")
 
-    COUNTS = ("frames", "messages", "underruns", "recoveries", "deadline_misses", "engine_losses")
+    COUNTS = ("frames", "messages", "underruns", "recoveries", "deadline_misses", "engine_losses", "returns")
     SAMPLES = ("gap_fill_samples", "late_samples", "dropped_samples")
 
     def __init__(self) -> None:
@@ -287,6 +288,7 @@ def _sound(now: _Sum) -> Iterator[Metric]:
     yield _counter("messages", "Messages from callers.", counts["messages"])
     yield _counter("deadline_misses", "Replies later than 80 ms.", counts["deadline_misses"])
     yield _counter("engine_losses", "Times that a live call lost its engine.", counts["engine_losses"])
+    yield _counter("returns", "Times that a client came back to its conversation.", counts["returns"])
     yield _counter("underruns", "Times that a caller's player ran dry.", counts["underruns"])
     yield _counter("recoveries", "Times that a caller's player was cleared to catch up.", counts["recoveries"])
     yield _counter("gap_fill_samples", "Silence put in for missing sound, at 24 kHz.", counts["gap_fill_samples"])
