@@ -1,4 +1,4 @@
-"""What operators see of the bridge and its calls: the JSON of the operator's API and of `/v1/watch`."""
+"""What operators see of the bridge and its calls, and what they ask: the JSON of their API and of `/v1/watch`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,87 @@ from ..engines.base import Capacity, Speaker
 
 CallState: TypeAlias = Literal["listening", "talking", "engine-lost", "client-away"]
 Id: TypeAlias = Annotated[str, msgspec.Meta(description="The call's id: Twilio's CallSid, or the bridge's own.")]
+Text: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\S", description="Not nothing.")]
+
+MAX_DIGITS = 64  # keys; ten seconds of tones, during which the agent is not heard
+MAX_ADDRESS = 320  # characters; the longest SIP address that is in use anywhere
+NOT_BOTH = {
+    "not": {
+        "properties": {
+            "machine_detection": {"enum": ["Enable", "DetectMessageEnd"]},
+            "send_digits": {"type": "string", "minLength": 1},
+        },
+        "required": ["machine_detection", "send_digits"],
+    }
+}
+
+
+# What operators ask.
+
+
+class PlaceCall(msgspec.Struct, forbid_unknown_fields=True):
+    """Machines are not detected in a call that sends digits."""
+
+    to: Annotated[
+        str,
+        msgspec.Meta(pattern=r"\S", max_length=MAX_ADDRESS, description="The number to call, with its country code."),
+    ]
+    from_: Annotated[
+        str, msgspec.Meta(max_length=MAX_ADDRESS, description="Our number; `twilio.caller_id` if empty.")
+    ] = msgspec.field(default="", name="from")
+    machine_detection: Literal["", "Enable", "DetectMessageEnd"] = ""
+    send_digits: Annotated[
+        str, msgspec.Meta(pattern=r"^[0-9*#wW]*(?!\n)$", description="To be dialled after the answer.")
+    ] = ""
+
+
+class SayText(msgspec.Struct, forbid_unknown_fields=True):
+    text: Text
+    interruptible: bool = True
+
+
+class InjectContext(msgspec.Struct, forbid_unknown_fields=True):
+    context: Text
+
+
+class PressDigits(msgspec.Struct, forbid_unknown_fields=True):
+    digits: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=MAX_DIGITS, pattern=r"^[0-9A-D*#w]*(?!\n)$", description="Keys; w is a pause of half a second."
+        ),
+    ]
+
+
+class TransferTo(msgspec.Struct, forbid_unknown_fields=True):
+    number: Annotated[
+        str,
+        msgspec.Meta(pattern=r"^\+[1-9][0-9]{1,14}(?!\n)$", description="In full, with its country code."),
+    ]
+
+
+# What they are answered.
+
+
+class Error(msgspec.Struct, frozen=True):
+    error: Annotated[str, msgspec.Meta(description="What was wrong, and what to do.")]
+
+
+class Alive(msgspec.Struct, frozen=True):
+    alive: bool
+
+
+class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
+    state: Literal["ready", "draining", "engine not ready", "no slot"]
+    why: str = ""
+
+
+class Placed(msgspec.Struct, frozen=True):
+    call: Id
+
+
+class Asked(msgspec.Struct, frozen=True):
+    id: Annotated[int, msgspec.Meta(description="Under which the engine says or reads it.")]
 
 
 class Memory(msgspec.Struct, frozen=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -43,7 +45,9 @@ class Watch:
             raise auth.Denied(503, f"{MOST} watch already; try again when one of them has left")
         await socket.prepare(request)
         watcher = feed.watch(ledger.board_now(self._board))
-        works = (_listen(socket), _tell(socket, watcher), watcher.over.wait())
+        works: tuple[Coroutine[Any, Any, object], ...] = (
+            _listen(socket), _tell(socket, watcher), watcher.over.wait(),
+        )  # fmt: skip
         tasks = [asyncio.create_task(work) for work in works]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -60,13 +64,13 @@ class Watch:
         return socket
 
 
-async def _listen(socket: web.WebSocketResponse) -> object:
+async def _listen(socket: web.WebSocketResponse) -> None:
     """Nothing goes up; this answers pings, and ends with the socket."""
     async for _ in socket:
         pass
 
 
-async def _tell(socket: web.WebSocketResponse, watcher: Watcher) -> object:
+async def _tell(socket: web.WebSocketResponse, watcher: Watcher) -> None:
     while True:
         await socket.send_frame(await watcher.next(), WSMsgType.TEXT)
 

@@ -136,7 +136,7 @@ async def test_status_shows_the_bridge_and_its_calls(bridge: Bridge, dial: Dial,
     [call] = daemon.board.calls
     busy = await cli("status", server=at(daemon))
     assert "1 in use" in busy.stdout
-    assert [word in busy.stdout for word in (f" {call[-6:]} ", THEIRS, OURS, "talking")] == [True] * 4
+    assert [word in busy.stdout for word in (f" {call[-6:]} ", THEIRS, OURS, "listening")] == [True] * 4
 
 
 async def test_status_speaks_json(bridge: Bridge, dial: Dial, cli: Cli) -> None:

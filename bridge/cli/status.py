@@ -36,6 +36,8 @@ def status(config: operator.Config = None, url: operator.Url = None, as_json: op
         f" {slots['offered']} offered; a step of all of them: {state['step_ms']} ms;"
         f" frames dropped: {state['dropped_frames']}; engine restarts: {state['restarts']}"
     )
+    if state["machine"]:
+        console.print(f"machine: {escape(state['machine'])}; level {state['level']} of 6")
     if state["trouble"]:
         console.print(f"[yellow]no call can come in:[/] {escape(state['trouble'])}")
     if memory := state["memory"]:

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from itertools import accumulate
 
 import numpy as np
@@ -244,7 +244,7 @@ class Metrics(Collector):
         yield from _sound(now)
         yield _labelled("protocol_errors", "Messages that broke the line's protocol.", "line", self.protocol_errors)
         yield _histogram("loop_lag", "How late the event loop was.", self.loop_lag, LAG_BUCKETS)
-        build = {"version": _version(), "python": platform.python_version()}
+        build = {"version": version(), "python": platform.python_version()}
         yield InfoMetricFamily("voice_bridge_build", "What is running.", value=build)
 
     def _calls(self) -> Iterator[Metric]:
@@ -321,8 +321,9 @@ def _histogram(name: str, what: str, values: Histogram, bounds: tuple[float, ...
     )
 
 
-def _version() -> str:
+def version() -> str:
+    """Of the bridge."""
     try:
-        return version("voice-bridge")
-    except PackageNotFoundError:  # run from a tree that was never installed
+        return metadata.version("voice-bridge")
+    except metadata.PackageNotFoundError:  # run from a tree that was never installed
         return "unknown"
