@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from tests import turned
 from voice_bridge.bridge import auth
+from voice_bridge.bridge.call import Call
 from voice_bridge.bridge.console import TYPES
 from voice_bridge.bridge.daemon import Daemon
+from voice_bridge.bridge.sockets import SocketWire
+from voice_bridge.bridge.switchboard import End
 from voice_bridge.codecs.framing import RATE
 from voice_bridge.engines.base import Event, Flush, Words
 from voice_bridge.engines.echo import EchoCore
@@ -275,6 +278,51 @@ async def test_a_flush_empties_the_buffer_at_once(bridge: Bridge, opened: Open) 
     await until(page, "talk.report.flushes > 0")
     assert await report(page, "depth") < 1.5
     assert await report(page, "played") < 1.5 * RATE
+
+
+# -- a connection that breaks -------------------------------------------------------------------------------------
+
+
+def cut(call: Call) -> None:
+    """The network between the page and the bridge is gone for a moment."""
+    wire = call.link.newest
+    assert isinstance(wire, SocketWire)
+    transport = wire._request.transport
+    assert transport
+    transport.abort()
+
+
+async def test_a_connection_that_breaks_is_taken_up_again_with_the_conversation(bridge: Bridge, opened: Open) -> None:
+    core = Scripted(2)
+    daemon = await bridge(core)
+    page = await opened(daemon)
+    await talk(page)
+    [call] = daemon.board.calls.values()
+    core.report(Words(1, "caller", "Before.", 0, 0, final=True))
+    await page.wait_for_selector("#words .caller")
+    cut(call)
+    await page.wait_for_selector("[data-phase=broken]")
+    await page.wait_for_selector("[data-phase=live]")
+    assert list(daemon.board.calls.values()) == [call]
+    assert call.stats.returns == 1
+    core.report(Words(2, "caller", "After.", 0, 0, final=True))
+    await page.wait_for_selector("#words .caller >> text=After.")
+    assert await page.locator("#words p").all_inner_texts() == ["Before.", "After."]
+    await until(page, "talk.ring.level('agent') > 0.4")  # sound goes both ways again
+
+
+async def test_a_conversation_that_is_over_meanwhile_is_not_taken_up_and_the_page_says_so(
+    bridge: Bridge, opened: Open
+) -> None:
+    daemon = await bridge()
+    page = await opened(daemon)
+    await talk(page)
+    [call] = daemon.board.calls.values()
+    call.end(End.LENGTH)
+    daemon.board.returns.void(call)
+    cut(call)
+    await page.wait_for_selector("[data-phase=idle]")
+    assert "begin a new one" in await text(page, "#trouble")
 
 
 # -- what goes wrong, in words -----------------------------------------------------------------------------------

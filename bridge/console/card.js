@@ -4,7 +4,7 @@ import { ask, explain } from "./access.js";
 import { Words } from "./words.js";
 
 const SURE = 4; // seconds in which the second press that ends a call must come
-const STATES = { listening: "Listening", talking: "Speaking", "engine-lost": "Waiting for the engine" };
+const STATES = { listening: "Listening", talking: "Speaking", "engine-lost": "Waiting for the engine", "client-away": "Away, may come back" };
 const LINES = { client: "A client", relay: "A bridge", chat: "A client" };
 const NAMES = { caller: "Caller", agent: "Agent" };
 
