@@ -12,27 +12,25 @@ import argparse
 import asyncio
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import wave
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import figures
 import numpy as np
+import servers
 from figures import Row
 from playwright.async_api import Page, async_playwright
 from rich.console import Console
+from servers import Server
 
 SECONDS = 10  # of talk that are measured
 SETTLE = 3  # seconds of talk before that
-START = 30.0  # seconds for the bridge to be ready
+MICROPHONE = 48000  # samples a second
 SHARE = 10.0  # milliseconds that the bridge may take of a round trip, median
 SMOOTH = 60.0  # frames a second: what screens show
 NEARLY = 0.97  # of them: a count of so few seconds begins and ends between two
@@ -90,19 +88,18 @@ def main() -> None:
 
 async def measure(chromium: str, folder: Path) -> list[Row]:
     buzz(folder / "buzz.wav")
-    records = folder / "records"
     flags = [*FLAGS, f"--use-file-for-fake-audio-capture={folder / 'buzz.wav'}"]
-    with served(folder, records) as url:
+    with servers.running(bridge(folder / "records")) as server:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=chromium, args=flags)
             context = await browser.new_context(permissions=["microphone"], viewport={"width": 1440, "height": 900})
             page = await context.new_page()
             await page.add_init_script(CLOCK)
-            await page.goto(url)
+            await page.goto(f"http://127.0.0.1:{server.port}")
             found = await talk(page)
             await browser.close()
-    record = json.loads(next(iter(records.glob("**/*.jsonl"))).read_text().splitlines()[-1])
-    return rows(found, record["frame_ms"])
+    [records] = (folder / "records").iterdir()
+    return rows(found, json.loads(records.read_text().splitlines()[-1])["frame_ms"])
 
 
 async def talk(page: Page) -> dict[str, Any]:
@@ -137,19 +134,22 @@ def rows(found: dict[str, Any], share: dict[str, float]) -> list[Row]:
     ]
 
 
-@contextmanager
-def served(folder: Path, records: Path) -> Iterator[str]:
-    """A bridge in a process of its own, until the call is written down."""
-    records.mkdir()
-    config = folder / "config.toml"
-    config.write_text(f'[voice]\nprovider = "echo"\n[log]\nrecords = "{records}"\n')
-    port = free_port()
-    program = Path(sys.executable).with_name("voice-bridge")
-    bridge = subprocess.Popen([program, "serve", "--config", config, "--port", str(port)], stderr=subprocess.DEVNULL)
-    try:
-        asyncio.run_coroutine_threadsafe
-        wait_for(f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        bridge.terminate()
-        bridge.wait()
+def bridge(records: Path) -> Server:
+    """With the test line, writing down what calls were like."""
+    settings = {"VOICE_BRIDGE_VOICE__PROVIDER": "echo", "VOICE_BRIDGE_LOG__RECORDS": str(records)}
+    return replace(servers.bridge(), environment=settings)
+
+
+def buzz(path: Path) -> None:
+    """A sound such as a voice has, half a second of it in each second."""
+    time = np.arange(2 * MICROPHONE) / MICROPHONE
+    sound = np.sum([np.sin(2 * np.pi * 140 * n * time) / n for n in range(1, 20)], axis=0) * (time % 1 < 0.5)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(MICROPHONE)
+        file.writeframes((6000 * sound).astype("<i2").tobytes())
+
+
+if __name__ == "__main__":
+    main()

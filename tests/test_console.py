@@ -118,6 +118,17 @@ async def opened(browser: Browser) -> AsyncIterator[Open]:
     assert [said for said in complaints if not said.startswith(refused)] == []
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def still(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Page]:
+    """A page for what needs no call, the same for several tests."""
+    async with turned.bridge(tmp_path_factory.mktemp("still")) as daemon:
+        context = await browser.new_context()
+        page = await context.new_page()
+        await page.goto(daemon.url)
+        yield page
+        await context.close()
+
+
 async def talk(page: Page) -> None:
     await page.click("#call")
     await page.wait_for_selector("[data-phase=live]")
@@ -420,6 +431,72 @@ async def test_an_operator_who_comes_later_sees_what_was_said(bridge: Bridge, op
     await operator.wait_for_selector(".card .words .caller >> text=What time is it?")
 
 
+# -- its arithmetic, which needs no call -------------------------------------------------------------------------
+
+# A network in ticks of 20 ms: `arrivals` says how many frames of 80 ms come in each; gives what the buffer made of it.
+NETWORK = """async (arrivals) => {
+  const { JitterBuffer } = await import("/console/jitter.js");
+  const buffer = new JitterBuffer(24000);
+  const found = { heard: 0, targets: [], leads: [] };
+  for (const count of arrivals) {
+    for (let i = 0; i < count; i++) buffer.push(new Float32Array(1920).fill(0.5));
+    const out = new Float32Array(480);
+    buffer.pull(out);
+    found.heard += out.filter((sample) => sample === 0.5).length;
+    found.targets.push(buffer.target);
+    found.leads.push(buffer.lead);
+  }
+  return { ...found, gaps: buffer.gaps, played: buffer.played };
+}"""
+EVEN = [1, 0, 0, 0]  # a frame every 80 ms
+
+
+async def test_the_buffer_waits_longer_after_a_gap_and_less_in_calm(still: Page) -> None:
+    late = [*EVEN * 10, 0, 0, 0, 0, 0, 2, 0, 0]  # one frame comes with the next, 100 ms late
+    found = await still.evaluate(NETWORK, [*late, *EVEN * 10])
+    assert found["gaps"] == 1
+    assert found["targets"][-1] == pytest.approx(found["targets"][0] + 0.02)
+    assert found["heard"] == found["played"] == pytest.approx(22 * 1920, abs=2 * 1920)  # nothing is lost of it
+    calm = await still.evaluate(NETWORK, EVEN * 150)  # 12 seconds
+    assert calm["gaps"] == 0
+    assert calm["targets"][-1] < calm["targets"][0]
+
+
+async def test_a_long_silence_of_the_line_teaches_the_buffer_nothing(still: Page) -> None:
+    found = await still.evaluate(NETWORK, [*EVEN * 10, *[0] * 100, *EVEN * 10])
+    assert found["gaps"] == 0
+    assert found["targets"][-1] == found["targets"][0]
+
+
+async def test_a_device_of_another_rate_hears_the_same_tone(still: Page) -> None:
+    found = await still.evaluate(
+        """async (rate) => {
+          const { Resampler } = await import("/console/resample.js");
+          const resampler = new Resampler(24000, rate);
+          const tone = Float32Array.from({ length: 24000 }, (_, i) => Math.sin((2 * Math.PI * 1000 * i) / 24000));
+          const out = [];
+          for (let at = 0; at < tone.length; at += 1920) out.push(...resampler.push(tone.subarray(at, at + 1920)));
+          return out;
+        }""",
+        44100,
+    )
+    assert len(found) == pytest.approx(44100, abs=60)
+    settled = np.array(found[2000:-2000])
+    time = np.arange(2000, 2000 + len(settled)) / 44100
+    wave_, quarter = np.sin(2 * np.pi * 1000 * time), np.cos(2 * np.pi * 1000 * time)
+    heard = 2 * np.mean(settled * wave_) * wave_ + 2 * np.mean(settled * quarter) * quarter
+    assert np.std(heard) == pytest.approx(np.sqrt(0.5), rel=0.02)
+    assert np.std(settled - heard) < 0.002  # 50 dB below the tone
+
+
+async def test_a_chart_has_room_for_its_highest_value_and_ends_at_a_round_number(still: Page) -> None:
+    wanted = {0.3: 0.5, 1: 1, 1.1: 2, 4.9: 5, 7: 10, 10: 10, 130: 200, 2000: 2000}
+    found = await still.evaluate(
+        "(values) => import('/console/chart.js').then((chart) => values.map(chart.roundUp))", list(wanted)
+    )
+    assert found == pytest.approx(list(wanted.values()))
+
+
 # -- everybody can use it ----------------------------------------------------------------------------------------
 
 TINT = """(names) => {
@@ -438,9 +515,9 @@ TINT = """(names) => {
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-async def test_all_text_stands_out_from_its_ground(bridge: Bridge, opened: Open, theme: str) -> None:
-    page = await opened(await bridge(), color_scheme=theme)
-    *grounds, ink, soft, caller, agent, bad = await page.evaluate(
+async def test_all_text_stands_out_from_its_ground(still: Page, theme: str) -> None:
+    await still.emulate_media(color_scheme=theme)
+    *grounds, ink, soft, caller, agent, bad = await still.evaluate(
         TINT, ["paper", "card", "ink", "soft", "caller", "agent", "trouble"]
     )
     assert (grounds[0] > 0.5) == (theme == "light")

@@ -9,6 +9,7 @@ const GAP = 0.008; // between them
 const OUT = 0.135; // the longest bar of the caller, and of the agent
 const IN = 0.095;
 const STUB = 0.004; // of a bar without sound
+const CURVE = 1.5; // of the level, which is even in decibels: what is loud stands out
 const TURN = 2 * Math.PI;
 
 export class Ring {
@@ -111,7 +112,7 @@ export class Ring {
     for (let age = Math.ceil(ages * shade); age < last; age++) {
       const at = (this.#head - age + BARS) % BARS;
       const level = this.#bars[name][at];
-      this.#bar(at, side, from, from + length * (level * level + STUB / Math.abs(length)));
+      this.#bar(at, side, from, from + length * (level ** CURVE + STUB / Math.abs(length)));
     }
     pen.stroke();
   }
