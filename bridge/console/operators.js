@@ -77,8 +77,8 @@ export class Operators {
     const { slots, memory } = board;
     at("used").textContent = slots.used;
     at("offered").textContent = `of ${slots.offered}`;
-    at("frame").textContent = board.frame_ms === null ? "–" : `${board.frame_ms.toFixed(1)} ms`;
-    at("lag").textContent = `${board.lag_ms.toFixed(1)} ms`;
+    at("frame").textContent = milliseconds(board.frame_ms);
+    at("lag").textContent = milliseconds(board.lag_ms);
     this.#charts.slots.add(slots.used, slots.offered);
     this.#charts.frame.add(board.frame_ms ?? 0);
     this.#charts.lag.add(board.lag_ms);
@@ -113,6 +113,11 @@ export class Operators {
     this.#cards.get(call).element.remove();
     this.#cards.delete(call);
   }
+}
+
+function milliseconds(value) {
+  if (value === null) return "–";
+  return `${value.toFixed(value < 99.5 ? 1 : 0)} ms`;
 }
 
 function engineState(board) {
