@@ -43,7 +43,7 @@ class Effort:
     alone: float
     """Seconds of the phone's single call; it counts as settled after ten."""
     crowd: float
-    """Seconds of the phone's many calls."""
+    """Seconds of the phone's many calls, and of the clients."""
     search: bool
     others: bool
 
@@ -60,6 +60,7 @@ class Bench:
         """By server and number of calls."""
         self.search: list[dict[str, Any]] = []
         self.phones: dict[str, dict[str, Any]] = {}
+        self.clients: dict[str, Any] = {}
         self.left_out: list[str] = []
         self._effort = effort
         self._in_phase = in_phase
@@ -85,6 +86,9 @@ class Bench:
             with servers.running(kind) as server:
                 outcome = _outcome("phones.py", server.webhook, str(calls), str(seconds))
             self.phones[f"{kind.name} {calls}"] = outcome
+        self._say(f"clients: {figures.CLIENTS} of them")
+        with servers.running(servers.bridge()) as server:
+            self.clients = _outcome("clients.py", server.url, str(figures.CLIENTS), str(effort.crowd))
         if effort.search:
             self._find_most()
 
@@ -182,11 +186,12 @@ def main() -> None:
                     "runs": bench.runs,
                     "search": bench.search,
                     "phones": bench.phones,
+                    "clients": bench.clients,
                 }
             )
         )
         return
-    rows = figures.rows(bench.runs, bench.search, bench.phones)
+    rows = figures.rows(bench.runs, bench.search, bench.phones, bench.clients)
     for line in bench.left_out:
         print(f"Left out: {line}", file=sys.stderr)
     if given.markdown:

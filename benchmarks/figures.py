@@ -21,6 +21,8 @@ Runs = Mapping[str, Sequence[Run]]
 
 SIZES = (64, 200)
 CROWD = 100  # calls of the built-in phone at once
+CLIENTS = 100  # of /v1/stream at once
+OWN = 10.0  # milliseconds of the bridge's own in a client's round trip, median
 LATE = 20.0  # milliseconds that the bridge may add, p99
 LOST = 0.001  # share of the replies that may be missing from a load that counts as held
 SHORT = 0.1  # and of the sound, where replies cannot be counted
@@ -56,7 +58,7 @@ def in_time(run: Run) -> bool:
     return held(run) and run["latency_ms"]["p99"] < LATE
 
 
-def rows(runs: Runs, search: Sequence[Run], phones: Mapping[str, Run]) -> list[Row]:
+def rows(runs: Runs, search: Sequence[Run], phones: Mapping[str, Run], clients: Run) -> list[Row]:
     """Every figure that there are runs for."""
     found: list[Row] = []
     for calls in SIZES:
@@ -68,7 +70,7 @@ def rows(runs: Runs, search: Sequence[Run], phones: Mapping[str, Run]) -> list[R
     for key, run in phones.items():
         name, _, number = key.rpartition(" ")
         found += _crowd(run) if int(number) > 1 else _mouth_to_ear(run, name)
-    return found
+    return found + _clients(clients)
 
 
 def _cost(runs: Runs, calls: int) -> list[Row]:
@@ -132,6 +134,20 @@ def _crowd(run: Run) -> list[Row]:
     return [
         _row(what, run["latency_ms"]["p99"], "ms", LATE),
         _row("- how late the phone itself is, p99", _late(run), "ms"),
+    ]
+
+
+def _clients(run: Run) -> list[Row]:
+    what = f"frames answered later than 80 ms, {CLIENTS} clients beside the bridge"
+    if _failed(run):
+        return [_lost(what, [run], ok=False)]
+    missed = run["deadline_misses"] + run["missing"]
+    return [
+        Row(what, f"{missed} of {run['frames']}", "0", missed == 0),
+        _row("- the bridge's own share of a round trip, median", run["share_ms"], "ms", OWN),
+        _row("- the round trip as the clients see it, median", run["latency_ms"]["p50"], "ms"),
+        _row("- the round trip as the clients see it, p99", run["latency_ms"]["p99"], "ms"),
+        _row("- how late the clients themselves are, p99", _late(run), "ms"),
     ]
 
 

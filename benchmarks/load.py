@@ -210,7 +210,7 @@ class Load:
         call, stream = f"CA{uuid.uuid4().hex}", f"MZ{uuid.uuid4().hex}"
         url, token = self._webhook(call)
         caller.tail = _tail(stream)
-        caller.sock = _open(self._place, url)
+        caller.sock = open_stream(self._place, url)
         caller.sock.sendall(_frame(b'{"event":"connected","protocol":"Call","version":"1.0.0"}'))
         caller.sock.sendall(_start(call, stream, token))
         caller.sock.setblocking(False)
@@ -252,7 +252,7 @@ class Load:
     def _used(self) -> dict[str, float]:
         """The time, and processor time used so far, in seconds."""
         pids = {**self.plan.watch, "generator": os.getpid()}
-        return {"wall": time.monotonic(), **{name: _processor(pid) for name, pid in pids.items()}}
+        return {"wall": time.monotonic(), **{name: processor(pid) for name, pid in pids.items()}}
 
     def _hang_up(self) -> None:
         for caller in self._by_fd.values():
@@ -275,7 +275,7 @@ class Load:
         }
 
 
-def _open(place: tuple[str, int], url: str) -> socket.socket:
+def open_stream(place: tuple[str, int], url: str) -> socket.socket:
     """A WebSocket, by hand."""
     sock = socket.create_connection(place, timeout=TIMEOUT)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -338,7 +338,7 @@ def _mark(name: bytes) -> bytes:
     return _frame(b'{"event":"mark","sequenceNumber":"0","mark":{"name":"%b"},' % name, TAIL_BYTES)
 
 
-def _processor(pid: int) -> float:
+def processor(pid: int) -> float:
     """Seconds of processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -50,8 +50,12 @@ class Server:
     pids: dict[str, int] = field(default_factory=dict)
 
     @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def webhook(self) -> str:
-        return f"http://127.0.0.1:{self.port}/twilio/voice"
+        return self.url + "/twilio/voice"
 
 
 def bridge() -> Server:

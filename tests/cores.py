@@ -71,6 +71,13 @@ class Whims(EchoCore):
         return super().launch(slots, frames, at) + ended
 
 
+class Humming(EchoCore):
+    """Says one steady thing, whatever it hears."""
+
+    def launch(self, slots: Sequence[int], frames: NDArray[np.float32], at: Sequence[int]) -> list[tuple[int, Event]]:
+        return super().launch(slots, np.full_like(frames, 0.25), at)
+
+
 class Slowing(Whims):
     """Carries as many calls as the first sample of a step says in hundredths; after silence `holds`."""
 
@@ -155,6 +162,10 @@ def hearing(slots: int, progress: Progress, file: str) -> Hearing:
 
 def whims(slots: int, progress: Progress, step: float = 0, first: float = 0) -> Whims:
     return Whims(slots, step, first)
+
+
+def humming(slots: int, progress: Progress) -> Humming:
+    return Humming(slots)
 
 
 def slowing(slots: int, progress: Progress, holds: float) -> Slowing:
