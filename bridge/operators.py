@@ -49,7 +49,8 @@ class Operators:
     def _operations(self) -> tuple[Operation, ...]:
         call = "/v1/calls/{call}"
         place = Annotated[PlaceCall, msgspec.Meta(extra_json_schema=NOT_BOTH)]
-        not_here = {409: "Only a telephone call can be passed on."}
+        no_keys = {409: "The call is relayed: another bridge has the caller."}
+        no_telephone = {409: "Only a telephone call can be passed on."}
         by_twilio = {409: "The bridge has no account at Twilio.", 502: "Twilio could not be asked, or is in trouble."}
         return (
             Operation("GET", "/healthz", self.healthz, "Whether the process answers.", Alive, public=True),
@@ -67,10 +68,13 @@ class Operators:
             Operation("DELETE", call, self.end_call, "End a call; the caller hears no apology.", status=204),
             Operation("POST", call + "/say", self.say, "Have the agent say this.", Asked, SayText),
             Operation("POST", call + "/inject", self.inject, "Let the model know this, unsaid.", Asked, InjectContext),
-            Operation("POST", call + "/digits", self.press, "Press telephone keys.", takes=PressDigits, status=204),
+            Operation(
+                "POST", call + "/digits", self.press, "Press telephone keys.",
+                takes=PressDigits, status=204, refuses=no_keys,
+            ),
             Operation(
                 "POST", call + "/transfer", self.transfer, "Pass the call on to a number.",
-                takes=TransferTo, status=204, refuses=not_here,
+                takes=TransferTo, status=204, refuses=no_telephone,
             ),
         )  # fmt: skip
 
@@ -143,7 +147,10 @@ class Operators:
         return Asked(call.inject(given.context))
 
     async def press(self, call: Call, pressed: PressDigits) -> None:
-        await call.press(pressed.digits)
+        try:
+            await call.press(pressed.digits)
+        except ValueError as error:
+            raise auth.Denied(409, str(error)) from None
 
     async def transfer(self, call: Call, wanted: TransferTo) -> None:
         if not call.line.by_carrier:

@@ -308,7 +308,7 @@ async def test_operators_see_a_relay_and_press_keys_where_the_caller_is(tmp_path
             assert (seen["line"], seen["caller"], seen["lead_ms"]) == ("relay", "ann", 0)
             keys = f"{daemon.url}/v1/calls/{seen['call']}/digits"
             async with http.post(keys, json={"digits": "5"}, headers=headers) as answer:
-                assert answer.status == 400
+                assert answer.status == 409
                 assert "this call is relayed" in (await answer.json())["error"]
             await one.tell("close")
             assert await one.closed() == (1000, "caller")
