@@ -67,8 +67,6 @@ class Streams:
             heartbeat=HEARTBEAT,
             protocols=(SUBPROTOCOL,),
         )
-        if not socket.can_prepare(request):
-            raise auth.Denied(426, "this is a WebSocket: docs/clients.md says what it speaks")
         board, call, wire = self._board, f"VB{secrets.token_hex(16)}", SocketWire(request, socket)
         try:
             admitted: Ticket | Refused = board.admission.reserve(call, subject, "")
@@ -78,6 +76,8 @@ class Streams:
             admitted = refused
             self._no_slot[wire] = subject
         try:
+            if not socket.can_prepare(request):  # last: a page asks like this why its socket was refused
+                raise auth.Denied(426, "this is a WebSocket: docs/clients.md says what it speaks")
             await socket.prepare(request)
             await self._talk(subject, admitted, wire)
         finally:

@@ -1,4 +1,4 @@
-"""The one port: Twilio's webhooks and streams, clients, health, metrics and the operator's API."""
+"""The one port: Twilio's webhooks and streams, clients, health, metrics, the operator's API and the console."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from aiohttp import web
 
 from . import auth
 from .chat import Chats
+from .console import Console
 from .doors import OperatorsDoor
 from .observe import logs
 from .operators import Operators, respond
@@ -34,12 +35,13 @@ def main_app(board: Switchboard, rest: Rest | None, base: str) -> web.Applicatio
         Chats(board, base).routes(),
         Operators(board, rest, base, door).routes(),
         Watch(board, door).routes(),
+        Console().routes(),
     )
 
 
 def admin_app(board: Switchboard, rest: Rest | None, base: str, host: str) -> web.Application:
     door = OperatorsDoor(board, base, admin_host=host)
-    return _app(Operators(board, rest, base, door).routes(), Watch(board, door).routes())
+    return _app(Operators(board, rest, base, door).routes(), Watch(board, door).routes(), Console().routes())
 
 
 def _app(*routes: list[web.RouteDef]) -> web.Application:

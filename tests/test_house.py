@@ -32,7 +32,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 STOREYS = (
     {"config", "device"},
     {"observe"},
-    {"admission", "auth", "lines", "memory", "phone", "playout", "returns", "telephony"},
+    {"admission", "auth", "console", "lines", "memory", "phone", "playout", "returns", "telephony"},
     {"shapes"},
     {"feed", "openapi"},
     {"endpoints", "ledger", "link", "reminders", "reports", "sockets", "switchboard", "talk", "tape"},

@@ -28,6 +28,7 @@ THEIRS = "+15550100001"
 DESK = "+15550100007"
 ACCOUNT: dict[str, Any] = {"twilio__account_sid": ACCOUNT_SID, "twilio__auth_token": AUTH_TOKEN}
 PUBLIC_ROUTES = {"/healthz", "/readyz", "/v1/openapi.json"}
+CONSOLE_ROUTES = {"/", "/console/{name}"}  # without secrets
 OWN_LOCKS = ("/twilio/", "/v1/stream", "/v1/capacity", "/api/chat")  # those of Twilio and of clients
 
 
@@ -179,7 +180,9 @@ def guarded(daemon: Daemon) -> list[tuple[str, str]]:
     routes = web.main_app(daemon.board, None, daemon.url).router.routes()
     found = {(route.method, route.resource.canonical) for route in routes if route.resource}
     paths = [(method, path) for method, path in sorted(found) if not path.startswith(OWN_LOCKS)]
-    return [(method, re.sub("{.*}", "CA1", path)) for method, path in paths if path not in PUBLIC_ROUTES]
+    return [
+        (method, re.sub("{.*}", "CA1", path)) for method, path in paths if path not in PUBLIC_ROUTES | CONSOLE_ROUTES
+    ]
 
 
 async def refused(ask: Client, daemon: Daemon, status: int, **headers: str) -> list[str]:

@@ -77,6 +77,7 @@ def _announce(daemon: Daemon) -> None:
     )
     if daemon.engine.trouble:
         console.print(f"[yellow]It takes no call:[/] {escape(daemon.engine.trouble)}")
+    console.print(f"Talk to it in a browser, and watch the calls:       [bold]{daemon.url}/[/]")
     console.print(
         f"Talk to it from another terminal, with headphones:  [bold].venv/bin/voice-bridge dial --mic {daemon.url}[/]"
     )
