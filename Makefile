@@ -11,6 +11,9 @@ EXTRAS ?= memory,talk,opus,local,piper$(if $(wildcard /proc/driver/nvidia/versio
 TEST_EXTRAS := $(EXTRAS)$(if $(filter file,$(origin EXTRAS)),$(if $(filter Linux,$(shell uname -s)),$(if $(findstring torch,$(EXTRAS)),,$(TORCH))))
 SIZE := $(if $(findstring torch,$(EXTRAS)),1.7 GB$(COMMA) or 7 GB if torch brings CUDA along,730 MB)
 
+# Processes for the tests: most of them wait for a clock most of the time.
+JOBS ?= 2
+
 # Tried in this order. The tests run on 3.11 first, so it comes first.
 PYTHONS := python3.11 python3.12 python3.13 python3 python
 FITS := import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -32,7 +35,7 @@ serve: setup  ## answer calls: voice-bridge serve
 	@exec $(BIN)/voice-bridge serve $(ARGS)
 
 test: $(VENV)/.dev  ## run the tests
-	@$(BIN)/pytest -ra $(ARGS)
+	@$(BIN)/pytest -ra -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev  ## style, formatting and types
 	$(BIN)/ruff check .

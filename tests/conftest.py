@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import AsyncExitStack
@@ -19,6 +20,9 @@ from voice_bridge.bridge.memory.client import Mind
 from voice_bridge.bridge.phone import Phone
 from voice_bridge.engines import registry
 from voice_bridge.engines.base import Engine
+
+# Threads of torch that spin while they wait would take the cores that the tests beside them need.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 Bridge: TypeAlias = Callable[..., Awaitable[Daemon]]
 Dial: TypeAlias = Callable[..., Awaitable[Phone]]
