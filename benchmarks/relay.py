@@ -104,7 +104,8 @@ async def silence_of(server: Server, ends: tuple[Server, Server], how: signal.Si
         talk = Talk(line)
         talking = asyncio.create_task(talk.frames(round((BEFORE + AFTER) / SECONDS)))
         await asyncio.sleep(BEFORE)
-        os.kill(next(end for end in ends if await calls_of(end)).pids["bridge"], how)
+        victim = [end for end in ends if await calls_of(end)][0]
+        os.kill(victim.pids["bridge"], how)
         await talking
     return talk.longest_silence
 
