@@ -16,19 +16,16 @@ class Returns:
         self._calls: dict[str, Call] = {}
 
     def issue(self, call: Call) -> str:
-        """A ticket for the next return to `call`; the one before is void."""
+        """A ticket for the next return to `call`; by that, the one before is used up."""
         self.void(call)
         ticket = secrets.token_urlsafe(24)
         self._calls[ticket] = call
         return ticket
 
-    def take(self, ticket: str, subject: str) -> Call | None:
-        """The conversation to which `subject` may return by this ticket, which is used thereby; None if to none."""
+    def to(self, ticket: str, subject: str) -> Call | None:
+        """The conversation to which `subject` may return by this ticket; None if to none."""
         call = self._calls.get(ticket)
-        if call is None or call.ticket.caller != subject:
-            return None
-        del self._calls[ticket]
-        return call
+        return call if call and call.ticket.caller == subject else None
 
     def void(self, call: Call) -> None:
         """Nobody can come back to `call`."""

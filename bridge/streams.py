@@ -108,7 +108,7 @@ class Streams:
         if opened and opened.resume is not None:
             if isinstance(admitted, Ticket):
                 self._board.admission.forget(admitted.call)
-            if call := self._board.returns.take(opened.resume, subject):
+            if call := self._board.returns.to(opened.resume, subject):
                 await call.resume(wire)
             else:
                 await self._turn_away(wire, Trouble(NO_RETURN, "resume"))

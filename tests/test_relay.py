@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.clients import SECRET, Client, client, gone, noise, reach, token
 from tests.conftest import Bridge
-from tests.cores import Whims
+from tests.cores import Humming, Whims
 from tests.turned import bridge, turned
 from voice_bridge.bridge.daemon import Daemon
 from voice_bridge.bridge.lines.base import Heard, In, ProtocolError, Reply
@@ -331,6 +331,13 @@ async def test_a_relayed_call_in_which_nobody_speaks_ends_by_the_usual_limits(tm
         with suppress(ConnectionClosed):
             await one.speak(np.zeros(20 * RATE, np.int16))
         assert await one.closed() == (1000, "idle")
+
+
+@turned
+async def test_a_relayed_call_in_which_only_the_agent_speaks_goes_on(tmp_path: Path) -> None:
+    async with bridge(tmp_path, core=Humming(1), calls__idle_seconds=10) as daemon, relay(daemon) as one:
+        await one.speak(np.zeros(15 * RATE, np.int16))
+        await one.answered(15 * RATE // FRAME)
 
 
 # -- what they ask before --------------------------------------------------------------------------------------------

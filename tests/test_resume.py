@@ -214,9 +214,10 @@ async def test_who_comes_too_late_is_told_so_and_the_slot_is_free(tmp_path: Path
 async def test_a_client_that_said_goodbye_is_not_waited_for(tmp_path: Path, how: str) -> None:
     async with bridge(tmp_path) as daemon:
         async with client(daemon) as one:
-            call = the_call(daemon)
+            call, began = the_call(daemon), asyncio.get_running_loop().time()
             await (one.tell("close") if how == "close" else one.socket.close(int(how)))
             assert await call.over == ("caller" if how == "close" else "closed")
+            assert asyncio.get_running_loop().time() - began < 1
         await gone(daemon)
         await is_refused(daemon, ticket(one))
 
