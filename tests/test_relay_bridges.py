@@ -97,6 +97,9 @@ async def test_what_is_reported_has_the_numbers_of_here_whoever_else_asks_for_th
     ):
         await caller.hears()
         assert caller.of(Injected) == [Injected(OPENING)]
+        unspoken = [caller.conversation.say(" "), caller.conversation.say("x" * 5000)]
+        await caller.told(Refused, 2)
+        assert caller.of(Refused) == [*map(Refused, unspoken)]
         [call] = there.board.calls.values()
         assert call.say("The operator says this.") == 1
         await caller.told(Said)
@@ -105,9 +108,6 @@ async def test_what_is_reported_has_the_numbers_of_here_whoever_else_asks_for_th
         words = {event.text: event.id for event in caller.events if isinstance(event, Words)}
         assert words["I say this."] == mine
         assert words["The operator says this."] not in (mine, OPENING)
-        unspoken = [caller.conversation.say(" "), caller.conversation.say("x" * 5000)]
-        await caller.told(Refused, 2)
-        assert caller.of(Refused) == [*map(Refused, unspoken)]
 
 
 async def test_a_say_that_is_taken_back_at_once_is_cancelled_under_its_number_there(tmp_path: Path) -> None:
