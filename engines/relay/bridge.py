@@ -27,22 +27,8 @@ from ..base import (
     Turn,
     Words,
 )
-from .endpoint import (
-    CLOSING,
-    DENIED,
-    HEARTBEAT,
-    LONGEST_WHY,
-    PATHS,
-    Broken,
-    Endpoint,
-    Link,
-    Over,
-    Reading,
-    Unusable,
-    Wrong,
-    denied,
-    refused,
-)
+from .endpoint import PATHS, Endpoint
+from .link import CLOSING, DENIED, HEARTBEAT, LONGEST_WHY, Broken, Link, Over, Reading, Unusable, Wrong, denied, refused
 
 PROTOCOL = 1
 FIRST = 4.0  # seconds to the first reply: a persona is read before it

@@ -17,7 +17,7 @@ from ..base import FRAME, Back, Busy, Ended, Event, Frame, HangUp, Lost, Opening
 from ..mailbox import LOSSES, QUEUE, Mailbox
 from ..wire import AnyTell
 from .door import Door
-from .endpoint import Broken, Link, Over, Unusable
+from .link import Broken, Link, Over, Unusable
 
 if TYPE_CHECKING:
     from .engine import RelayEngine

@@ -12,7 +12,8 @@ import aiohttp
 
 from ..base import Opening
 from .bridge import BridgeWire
-from .endpoint import Endpoint, Full, Link, Reading, Unusable, Wire, Wrong, no_token
+from .endpoint import Endpoint, no_token
+from .link import Full, Link, Reading, Unusable, Wire, Wrong
 from .official import MoshiWire
 
 PROBE = 2.0  # seconds between questions; servers keep an idle connection for longer, so one is always warm

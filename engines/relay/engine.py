@@ -12,7 +12,8 @@ from .. import wire
 from ..base import Busy, CannotStart, Capacity, Lease, Opening
 from .conversation import RelayConversation
 from .door import Door
-from .endpoint import Endpoint, Link
+from .endpoint import Endpoint
+from .link import Link
 
 NEAR = 0.010  # seconds on the way there and back by which one must be nearer to count as nearer
 LOOK = 0.2  # seconds between looks at the conversations; a sixth of what a hang takes to be one

@@ -20,22 +20,8 @@ from numpy.typing import NDArray
 from ...codecs.opus import Decoder, Encoder
 from .. import wire
 from ..base import FRAME, OPENING, Event, Frame, Injected, Opening, Refused, Sound, Words
-from .endpoint import (
-    CLOSING,
-    DENIED,
-    HEARTBEAT,
-    LONGEST_WHY,
-    PATHS,
-    Broken,
-    Endpoint,
-    Link,
-    Over,
-    Reading,
-    Unusable,
-    Wrong,
-    denied,
-    refused,
-)
+from .endpoint import PATHS, Endpoint
+from .link import CLOSING, DENIED, HEARTBEAT, LONGEST_WHY, Broken, Link, Over, Reading, Unusable, Wrong, denied, refused
 
 HANDSHAKE = 10.0  # seconds to the first reply: PersonaPlex reads its prompts before, and a busy server says nothing
 BEHIND = 25  # frames without a reply (2 s): what comes then is left out, since these servers never catch up otherwise
