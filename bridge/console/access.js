@@ -33,7 +33,8 @@ export async function ask(path, method = "GET", wanted = undefined) {
   const body = wanted === undefined ? undefined : JSON.stringify(wanted);
   try {
     const answer = await fetch(path, { method, headers, body, cache: "no-store" });
-    return { status: answer.status, body: await answer.json().catch(() => ({})), retry: answer.headers.get("Retry-After") };
+    const said = await answer.json().catch(() => ({}));
+    return { status: answer.status, body: said, retry: answer.headers.get("Retry-After") };
   } catch {
     return { status: 0, body: {} };
   }
@@ -50,7 +51,11 @@ export function explain({ status, body, retry }, scope) {
   if (status === 403 && /scope/.test(said)) {
     return `${said} Make one with “voice-bridge token --subject NAME --scope ${scope}”.`;
   }
-  if (status === 404) return "This is the address of the operators, which takes no calls. Open the bridge's main address to talk.";
-  if (status === 503) return `${said || "The bridge takes no call just now."} Try again in ${retry ?? "a few"} seconds.`;
+  if (status === 404 && scope === "talk") {
+    return "This is the address of the operators, which takes no calls. Open the bridge's main address to talk.";
+  }
+  if (status === 503) {
+    return `${said || "The bridge takes no call just now."} Try again in ${retry ?? "a few"} seconds.`;
+  }
   return said || `The bridge answers with ${status}.`;
 }

@@ -4,7 +4,13 @@ import { ask, explain } from "./access.js";
 import { Words } from "./words.js";
 
 const SURE = 4; // seconds in which the second press that ends a call must come
-const STATES = { listening: "Listening", talking: "Speaking", "engine-lost": "Waiting for the engine", "client-away": "Away, may come back" };
+const STATES = {
+  listening: "Listening",
+  talking: "Speaking",
+  "engine-lost": "Waiting for the engine",
+  "client-away": "Away, may come back",
+};
+const PARTS = ["who", "age", "doing", "delay", "told", "end", "type"]; // by their classes
 const LINES = { client: "A client", relay: "A bridge", chat: "A client" };
 const NAMES = { caller: "Caller", agent: "Agent" };
 
@@ -20,7 +26,7 @@ export class Card {
     this.element = document.getElementById("card").content.firstElementChild.cloneNode(true);
     this.element.dataset.call = this.#id;
     const part = (name) => this.element.querySelector(`.${name}`);
-    this.#parts = Object.fromEntries(["who", "age", "doing", "delay", "told", "end", "type"].map((name) => [name, part(name)]));
+    this.#parts = Object.fromEntries(PARTS.map((name) => [name, part(name)]));
     this.#words = new Words(part("words"), null, NAMES);
     this.#parts.end.onclick = () => this.#hangUp();
     this.#parts.type.onsubmit = (event) => this.#type(event);
@@ -33,7 +39,8 @@ export class Card {
     who.textContent = call.direction === "outbound" ? `to ${name}` : name;
     who.title = `${this.#id}, ${call.line}, engine ${call.engine}`;
     age.textContent = clock(call.seconds);
-    const facts = [call.mouth_to_ear_ms ? `${call.mouth_to_ear_ms} ms mouth to ear` : "", gaps(call.underruns), memories(call.memories)];
+    const ear = call.mouth_to_ear_ms ? `${call.mouth_to_ear_ms} ms mouth to ear` : "";
+    const facts = [ear, gaps(call.underruns), memories(call.memories)];
     delay.textContent = facts.filter(Boolean).join(", ");
     this.state(call.state);
   }

@@ -56,7 +56,9 @@ export class Chart {
     this.#canvas.width = Math.round(width * devicePixelRatio);
     this.#canvas.height = Math.round(height * devicePixelRatio);
     const style = getComputedStyle(this.#canvas);
-    for (const name of ["ink", "soft", "line", "trouble", "sans"]) this.#colours[name] = style.getPropertyValue(`--${name}`);
+    for (const name of ["ink", "soft", "line", "trouble", "sans"]) {
+      this.#colours[name] = style.getPropertyValue(`--${name}`);
+    }
     this.#draw();
   }
 
@@ -75,7 +77,9 @@ export class Chart {
     this.#rule(y(0), width, this.#colours.line);
     this.#rule(y(scale), width, this.#colours.line);
     if (this.#limit < scale) this.#rule(y(this.#limit), width, this.#colours.trouble, [3, 4]);
-    if (this.#values.some(({ most }) => most !== null)) this.#trace(({ most }) => y(most ?? 0), width, this.#colours.soft, [3, 3]);
+    if (this.#values.some(({ most }) => most !== null)) {
+      this.#trace(({ most }) => y(most ?? 0), width, this.#colours.soft, [3, 3]);
+    }
     this.#fill(y, width, height);
     this.#trace(({ value }) => y(value), width, this.#colours.ink);
   }

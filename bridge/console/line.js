@@ -5,6 +5,7 @@ import { ask, connect, explain } from "./access.js";
 const PATH = "/v1/stream";
 const AGAIN = 10; // seconds for which the bridge keeps a conversation whose connection broke
 const WAITS = [0, 0.25, 0.5, 1]; // seconds before one try after the other; the last goes on
+const TRY = 2.5; // seconds for one of them; a network that is away does not even refuse
 const PING = 2; // seconds between questions for the round trip
 const DEAF = 6; // seconds without any message after which the connection counts as broken
 
@@ -74,6 +75,7 @@ export class Line {
       const again = this.#broken > 0;
       this.#ticket = message.ticket ?? null;
       this.#broken = this.#tries = 0;
+      clearTimeout(this.#retry);
       this.#tell("live", again);
       this.#ping();
     } else if (message.type === "pong") {
@@ -88,6 +90,7 @@ export class Line {
 
   async #lost() {
     if (this.#over) return;
+    clearTimeout(this.#retry);
     if (this.#why) return this.#end("refused", this.#why);
     if (this.#ticket) return this.#again();
     const answer = await ask(PATH);
@@ -102,21 +105,28 @@ export class Line {
       this.#broken = now;
       this.#tell("broken");
     }
-    if (now - this.#broken > 1000 * AGAIN) return this.#end("refused", "The connection broke and did not come back. Press Talk to begin anew.");
+    if (now - this.#broken > 1000 * AGAIN) {
+      return this.#end("refused", "The connection broke and did not come back. Press Talk to begin anew.");
+    }
     const wait = WAITS[Math.min(this.#tries, WAITS.length - 1)];
     this.#tries += 1;
-    this.#retry = setTimeout(() => this.#connect(), 1000 * wait);
+    this.#retry = setTimeout(() => {
+      this.#connect();
+      this.#retry = setTimeout(() => this.#abandon(), 1000 * TRY);
+    }, 1000 * wait);
+  }
+
+  // Its close may take as long as the network is away, so it is not waited for.
+  #abandon() {
+    const socket = this.#socket;
+    this.#socket = null;
+    socket.close();
+    this.#lost();
   }
 
   #ping() {
     if (!this.#live) return;
-    if (performance.now() - this.#heard > 1000 * DEAF) {
-      const socket = this.#socket;
-      this.#socket = null; // its close may take as long as the network is away
-      socket.close();
-      this.#lost();
-      return;
-    }
+    if (performance.now() - this.#heard > 1000 * DEAF) return this.#abandon();
     this.#pinged = performance.now();
     this.send("ping");
   }

@@ -84,13 +84,16 @@ export class Operators {
     this.#charts.lag.add(board.lag_ms);
     at("engine").textContent = `${board.engine}, ${engineState(board)}`;
     at("engine").classList.toggle("trouble", Boolean(board.trouble) || !board.ready);
-    at("machine").textContent = [board.level === null ? "" : `level ${board.level}`, board.machine].filter(Boolean).join(", ") || "–";
+    const level = board.level === null ? "" : `level ${board.level}`;
+    at("machine").textContent = [level, board.machine].filter(Boolean).join(", ") || "–";
     at("memory").textContent = memoryState(memory);
     at("memory").classList.toggle("trouble", Boolean(memory?.trouble));
     at("restarts").textContent = `${board.restarts} restarts, ${board.dropped_frames} frames missed`;
     const live = new Set(board.calls.map((call) => call.call));
     for (const call of board.calls) this.#card(call).update(call);
-    for (const [call, card] of this.#cards) if (!live.has(call) && card.element.dataset.state !== "over") this.#remove(call);
+    for (const [call, card] of this.#cards) {
+      if (!live.has(call) && card.element.dataset.state !== "over") this.#remove(call);
+    }
   }
 
   #card(call) {

@@ -15,7 +15,8 @@ export class Resampler {
     const cut = Math.min(1, to / from) * BAND;
     this.#step = from / to;
     this.#reach = Math.ceil(CROSSINGS / cut);
-    this.#table = Float32Array.from({ length: this.#reach * PHASES + 2 }, (_, i) => kernel(i / PHASES, cut, this.#reach));
+    const length = this.#reach * PHASES + 2;
+    this.#table = Float32Array.from({ length }, (_, i) => kernel(i / PHASES, cut, this.#reach));
     this.#past = new Float32Array(this.#reach);
     this.#at = this.#reach;
   }

@@ -10,8 +10,9 @@ export class Sound {
   #stream;
   #flushes = 0;
 
-  // `onFrame(buffer, level)` is given 80 ms of the microphone at a time, `onReport` as often what was played.
-  static async open(onFrame, onReport) {
+  // `onFrame(buffer, level)` is given 80 ms of the microphone at a time, `onReport` as often what was played;
+  // `onGone` is called when the microphone is pulled out.
+  static async open(onFrame, onReport, onGone) {
     if (!window.isSecureContext || !navigator.mediaDevices) {
       throw new NoSound(
         "Browsers give the microphone only to https pages and to this machine itself. Open this page over https:// " +
@@ -21,10 +22,12 @@ export class Sound {
     const sound = new Sound();
     try {
       sound.#stream = await microphone();
+      sound.#stream.getAudioTracks()[0].onended = onGone;
       await sound.#connect(onFrame, onReport);
     } catch (error) {
       sound.close();
-      throw error instanceof NoSound ? error : new NoSound(`The sound of this browser cannot be used: ${error.message}`);
+      if (error instanceof NoSound) throw error;
+      throw new NoSound(`The sound of this browser cannot be used: ${error.message}`);
     }
     return sound;
   }
@@ -64,7 +67,8 @@ export class Sound {
   async #connect(onFrame, onReport) {
     const source = this.#source();
     await this.#context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
-    this.#node = new AudioWorkletNode(this.#context, "phone", { outputChannelCount: [1], channelCount: 1, channelCountMode: "explicit" });
+    const oneChannel = { outputChannelCount: [1], channelCount: 1, channelCountMode: "explicit" };
+    this.#node = new AudioWorkletNode(this.#context, "phone", oneChannel);
     this.#node.port.onmessage = ({ data }) => {
       if (data.frame) onFrame(data.frame, data.level);
       else if (data.flushes === this.#flushes) onReport(data);
@@ -97,7 +101,7 @@ async function microphone() {
 
 const REMEDIES = {
   NotAllowedError:
-    "This page may not use the microphone. Allow it in the browser, at the sign beside the address, and press Talk again.",
+    "This page may not use the microphone. Allow it in the browser, beside the address, and press Talk again.",
   NotFoundError: "There is no microphone. Connect one and press Talk again.",
   NotReadableError: "The microphone is used by another program. Close that one and press Talk again.",
 };

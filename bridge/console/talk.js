@@ -57,7 +57,11 @@ export class Talk {
     this.#trouble("");
     this.#words.clear();
     this.#show("asking", "Waiting for the microphone");
-    const opening = (this.#sound = Sound.open((...frame) => this.#spoken(...frame), (report) => this.#heard(report)));
+    const opening = (this.#sound = Sound.open(
+      (...frame) => this.#spoken(...frame),
+      (report) => this.#heard(report),
+      () => this.#trouble("The microphone is gone, and you are not heard. Connect it, hang up and press Talk again."),
+    ));
     try {
       const sound = await opening;
       if (this.#sound !== opening) return sound.close(); // hung up meanwhile
@@ -87,13 +91,17 @@ export class Talk {
     if (kind === "sound") this.#play(what);
     else if (kind === "flush") this.#sound.flush();
     else if (kind === "transcript") this.#words.utter(this.#utterance(what), what);
-    else if (kind === "status") this.#show(what.state === "engine-lost" ? "lost" : "live", STATES[what.state], what.state);
+    else if (kind === "status") this.#status(what.state);
     else if (kind === "live") this.#live(what);
     else if (kind === "broken") this.#show("broken", "The connection broke, taking it up again");
     else if (kind === "memory") what.injected.forEach((text) => this.#words.note(this.#newKey(), "Remembered", text));
     else if (kind === "asked") this.#words.mark(this.#asked.shift(), what.id);
     else if (kind === "error" && !what.id) this.#trouble(`${what.message}.`);
     else if (kind === "over") this.#over(what);
+  }
+
+  #status(state) {
+    this.#show(state === "engine-lost" ? "lost" : "live", STATES[state], state);
   }
 
   #live(again) {
@@ -136,7 +144,7 @@ export class Talk {
   }
 
   #play(buffer) {
-    // A reply comes a step after each frame; one that is slower than a frame is seen behind the next, so the ping tells.
+    // A reply comes a step after each frame; one that is slower than a frame comes after the next, as the ping tells.
     let answer = (performance.now() - this.#sentAt) / 1000;
     while (answer < (this.#line.trip ?? 0)) answer += FRAME;
     this.#delays.push(FRAME + answer + (this.report?.lead ?? 0) + this.#sound.latency);
@@ -154,7 +162,8 @@ export class Talk {
   async #wake() {
     if (!this.#line) return;
     await this.#sound.wake();
-    if (!this.#awake || this.#awake.released) this.#awake = await navigator.wakeLock?.request("screen").catch(() => null);
+    if (this.#awake && !this.#awake.released) return;
+    this.#awake = await navigator.wakeLock?.request("screen").catch(() => null);
   }
 
   // -- words ------------------------------------------------------------------------------------------------------
