@@ -44,7 +44,7 @@ def private_pem(key: Private, shape: PrivateFormat = PrivateFormat.PKCS8) -> str
 
 def token(algorithm: str, key: Private | None = None, kid: str | None = None, **claims: Any) -> str:
     """An operator's token, by the key of that algorithm if no other is given."""
-    given = {"sub": "ann", "aud": "voice-bridge", "scope": "operator", "exp": time.time() + 60} | claims
+    given = {"sub": "ann", "aud": "voice-bridge", "scope": "operator", "exp": time.time() + 3600} | claims
     return jwt.encode(given, key or PRIVATE[algorithm], algorithm, headers={"kid": kid} if kid else None)
 
 

@@ -21,7 +21,7 @@ HERE = "127.0.0.1:8080"
 
 
 def token(secret: str = SECRET, algorithm: str = "HS256", without: str = "", **claims: Any) -> str:
-    given = {"sub": "ann", "aud": AUDIENCE, "scope": "operator", "exp": time.time() + 60} | claims
+    given = {"sub": "ann", "aud": AUDIENCE, "scope": "operator", "exp": time.time() + 3600} | claims
     given.pop(without, None)
     return jwt.encode(given, secret, algorithm)
 
@@ -76,7 +76,7 @@ BAD = {
     "no audience": (token(without="aud"), 'missing the "aud" claim'),
     "expiry in words": (token(exp="tomorrow"), "must be an integer"),
     "expiry without end": (token(exp=float("inf")), "must be an integer"),
-    "not yet": (token(nbf=time.time() + 60), "not yet valid"),
+    "not yet": (token(nbf=time.time() + 3600), "not yet valid"),
     "HS384": (token(algorithm="HS384"), "its algorithm is 'HS384', taken are HS256"),
     "HS512": (token(algorithm="HS512"), "its algorithm is 'HS512', taken are HS256"),
     "alg none": (token(secret="", algorithm="none"), "its algorithm is 'none', taken are HS256"),

@@ -110,7 +110,7 @@ async def test_a_public_key_is_never_a_secret(beside: str, tmp_path: Path, provi
     pem = public_pem(PRIVATE["RS256"])
     provider.keys.append({"kty": "oct", "kid": "shared", "k": base64.urlsafe_b64encode(NEW.encode()).decode()})
     given = Auth(secret=SecretStr(beside), public_key_file=key_file(tmp_path, pem), jwks_url=provider.url)
-    claims = {"sub": "eve", "aud": "voice-bridge", "scope": "operator", "exp": time.time() + 60}
+    claims = {"sub": "eve", "aud": "voice-bridge", "scope": "operator", "exp": time.time() + 3600}
     async with Tokens(given) as tokens:
         assert await subject(tokens, token("RS256")) == "ann"
         for secret in (pem, pem.strip(), json.dumps(jwk("RS256", "rs256")), NEW):
@@ -122,7 +122,7 @@ async def test_a_public_key_is_never_a_secret(beside: str, tmp_path: Path, provi
 async def test_a_key_is_good_for_its_own_algorithm_only(tmp_path: Path) -> None:
     async with Tokens(Auth(public_key_file=key_file(tmp_path, public_pem(PRIVATE["RS256"])))) as tokens:
         for algorithm in ("RS384", "RS512", "PS256"):
-            made = jwt.encode({"exp": time.time() + 60}, PRIVATE["RS256"], algorithm)
+            made = jwt.encode({"exp": time.time() + 3600}, PRIVATE["RS256"], algorithm)
             assert f"its algorithm is '{algorithm}'" in await subject(tokens, made)
         assert "no key for ES256" in await subject(tokens, token("ES256"))
 
