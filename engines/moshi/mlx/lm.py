@@ -15,7 +15,7 @@ import numpy as np
 
 from ..config import LmConfig
 from .load import Linear, Loader
-from .transformer import STRETCH, Caches, Frame, Norm, Rings, Transformer, new_caches
+from .transformer import STRETCH, Caches, Frame, Norm, Rings, Transformer, new_caches, put
 
 
 @dataclass
@@ -127,7 +127,7 @@ class Lm:
         own = 1 + config.own_streams
         slot, frame = slots[:, None], frames[:, None]
         stream = mx.arange(1 + config.streams)
-        streams = _put(streams, (slot, stream[own:], (frame + self._delays[own:]) % ring), heard)
+        streams = put(streams, (slot, stream[own:], (frame + self._delays[own:]) % ring), heard)
         waiting = streams[slot, stream, frame % ring]
         row = mx.where(frame <= self._delays, self._first, waiting)  # [n, 1 + streams]
         if given is not None:
@@ -142,7 +142,7 @@ class Lm:
         written = text[:, None]
         if self._depth:
             written = mx.concatenate([written, self._depth(out, text, draw)], axis=1)
-        streams = _put(streams, (slot, stream[:own], (frame + 1) % ring), written)
+        streams = put(streams, (slot, stream[:own], (frame + 1) % ring), written)
         # The ring has gone round at least once less max_delay: a frame before the first is not looked at by anyone.
         complete = streams[slot, stream[:own], (frame + 1 + ring - config.max_delay + self._delays[:own]) % ring]
         return Step(row, text, complete, logits, self._extra(out)), streams, caches
@@ -152,12 +152,6 @@ class Lm:
             return mx.zeros((out.shape[0], 0, 0))
         heads = self._heads(out).reshape(out.shape[0], self.config.extra_heads, -1)
         return mx.softmax(heads.astype(mx.float32), axis=-1)
-
-
-def _put(to: mx.array, at: tuple[mx.array, ...], values: mx.array) -> mx.array:
-    changed = mx.array(to)
-    changed[at] = values
-    return changed
 
 
 class Depth:

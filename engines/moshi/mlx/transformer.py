@@ -41,7 +41,7 @@ class Past(Protocol):
 class Rings:
     """The rings of some calls, which have come to `positions` [n]; the caches in it are replaced as they are written.
 
-    As much of them is looked at as `reach` says: no call has more tokens in its cache, those of now included.
+    As much of them is looked at as `reach` says: no call has more tokens in its ring, those of now included.
     """
 
     def __init__(self, caches: Sequence[Caches], positions: mx.array, t: int, context: int, reach: int) -> None:
@@ -68,8 +68,14 @@ class Rings:
     def _write(self, store: mx.array, new: mx.array, at: mx.array) -> mx.array:
         if at.shape[0] == 1:
             return mx.slice_update(store, new, at, (2,))
-        store[:, :, at] = new
-        return store
+        return put(store, (slice(None), slice(None), at), new)
+
+
+def put(to: mx.array, at: tuple[mx.array | slice, ...], values: mx.array) -> mx.array:
+    """`to` with `values` at these places. MLX copies nothing if nobody keeps what was given."""
+    changed = mx.array(to)  # a handle of its own: putting into it leaves that of the caller as it is
+    changed[at] = values
+    return changed
 
 
 class Frame:
