@@ -74,4 +74,4 @@ class Conv:
 
 
 def _elu(x: mx.array) -> mx.array:
-    return mx.where(x > 0, x, mx.expm1(mx.minimum(x, 0)))
+    return mx.maximum(x, 0) + mx.expm1(mx.minimum(x, 0))
