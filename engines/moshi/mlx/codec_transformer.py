@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from ..config import ModelError, TransformerConfig
 from .product import Product
+from .transformer import put
 
 EPSILON = 1e-5  # of the norms, as it was trained
 
@@ -96,17 +97,11 @@ class Layer:
         if self._max_period is not None:
             qk = mx.fast.rope(qk, head_dim, traditional=True, base=self._max_period, scale=1.0, offset=stand.first)
         q, k = mx.split(qk, 2, axis=1)
-        ring = Ring(_put(ring.keys, stand, k.swapaxes(1, 2)), _put(ring.values, stand, v))
+        at = (stand.slots[:, None], slice(None), stand.entries)  # [n, t, heads, head_dim]
+        ring = Ring(put(ring.keys, at, k.swapaxes(1, 2)), put(ring.values, at, v))
         keys, values = (store[stand.slots] for store in ring)  # [n, heads, context, head_dim]
         out = mx.fast.scaled_dot_product_attention(q, keys, values, scale=head_dim**-0.5, mask=stand.seen)
         return out.swapaxes(1, 2).reshape(n, t, -1), ring
-
-
-def _put(store: mx.array, stand: Stand, new: mx.array) -> mx.array:
-    """`store` with `new` [n, t, heads, head_dim] in the tokens' entries."""
-    store = mx.stop_gradient(store)
-    store[stand.slots[:, None], :, stand.entries] = new
-    return store
 
 
 def _gelu(x: mx.array) -> mx.array:

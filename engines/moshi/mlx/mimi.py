@@ -9,11 +9,13 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from ...base import FRAME
-from ..checkpoint import Plain, Stored
+from ..checkpoint import Stored
 from ..config import MimiConfig
 from .codec_transformer import Read, Ring, Transformer
 from .conv import Conv, Past, Tails
+from .load import filled
 from .product import Product
+from .transformer import put
 
 EPSILON = 1e-5  # least use of a codebook's entry, as it was trained
 
@@ -38,10 +40,7 @@ class Mimi:
 
     def __init__(self, config: MimiConfig, stored: Callable[[str], Stored], codebooks: int) -> None:
         def read(name: str) -> mx.array:
-            found = stored(name)
-            assert isinstance(found, Plain), name
-            values: mx.array = found.values
-            return values.astype(mx.float32)
+            return filled(stored(name), mx.float32)
 
         self._encoder = Encoder(config, read)
         self._quantizer = Quantizer(config, read, codebooks)
@@ -103,7 +102,7 @@ class Encoder:
         x = self._last(x, past)  # [n, stride, dim]
         x, rings = self.transformer(x, side.rings, slots, frames)
         x = self._down(x, past, elu=False, repeat=True)  # [n, 1, dim]
-        return x.squeeze(1), Side(_put(side.tails, slots, past.after()), rings)
+        return x.squeeze(1), Side(put(side.tails, (slots,), past.after()), rings)
 
 
 class Decoder:
@@ -137,7 +136,7 @@ class Decoder:
             x = widen(x, past)  # [n, more steps, half the channels]
             x = residual(x, past)
         x = self._last(x, past)  # [n, 1920, 1]
-        return x.squeeze(2), Side(_put(side.tails, slots, past.after()), rings)
+        return x.squeeze(2), Side(put(side.tails, (slots,), past.after()), rings)
 
 
 class Residual:
@@ -214,9 +213,3 @@ def _side(parts: Side) -> Side:
     """Named again, since what is compiled gives plain tuples."""
     tails, rings = parts
     return Side(tails, [Ring(*ring) for ring in rings])
-
-
-def _put(tails: mx.array, slots: mx.array, rows: mx.array) -> mx.array:
-    tails = mx.stop_gradient(tails)
-    tails[slots] = rows
-    return tails
