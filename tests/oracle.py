@@ -98,7 +98,9 @@ class Streams:
         self.frames[stream] += len(rows)
         positions = torch.arange(first, first + len(rows))
         with torch.no_grad():
-            return self.lm.read(self.state, rows, Tokens(torch.full_like(positions, stream), positions, len(rows), first))
+            return self.lm.read(
+                self.state, rows, Tokens(torch.full_like(positions, stream), positions, len(rows), first)
+            )
 
     def complete(self, step: Step, streams: list[int]) -> Tensor:
         """The complete tokens of a step [n, 1 + own_streams], -2 where the delays still fill."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from tests.cores import HERE
 from voice_bridge.engines import registry
 from voice_bridge.engines.base import (
     FRAME,
@@ -44,7 +45,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 def make(name: str) -> Engine:
     for package in NEEDED.get(name, ()):
         pytest.importorskip(package)
-    return registry.make(Choice(name.split()[0], "the tests want it", OPTIONS.get(name, {}), SLOTS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "MLX", f"{HERE}:watched_mlx")
+        return registry.make(Choice(name.split(maxsplit=1)[0], "the tests want it", OPTIONS.get(name, {}), SLOTS))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=RUNNABLE)

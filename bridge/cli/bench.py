@@ -20,6 +20,7 @@ from ...engines import registry
 from ...engines.base import STEP_LIMIT
 from ...engines.hardware import GB
 from ...engines.moshi.config import ModelError
+from ...engines.moshi.shapes import SHAPES
 from . import operator
 from .chart import as_svg
 
@@ -101,7 +102,7 @@ def _setting(shape: str, model: str, weights: str, keys: str, device: str, threa
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     weights = weights or ("bf16" if device == "cuda" else "int8")
     setting = specimen.Setting(
-        shape=_known("--shape", shape, list(specimen.SHAPES)),
+        shape=_known("--shape", shape, list(SHAPES)),
         model=model,
         weights=next(kind for kind in load.KINDS if kind == _known("--weights", weights, load.KINDS)),
         keys=_known("--keys", keys, list(engine.DTYPES)),

@@ -285,11 +285,19 @@ def check_mlx(fit: Fit, machine: Machine) -> Row:
     """What MLX computes on, and how much of a Mac's memory it may take."""
     version = f"mlx {_version('mlx')}"
     if machine.kind != "apple":
-        return Row("Moshi", "MLX", "note", f"{version} on the CPU", "For trying things out: voice.moshi.device = cpu is faster.")
+        return Row(
+            "Moshi",
+            "MLX",
+            "note",
+            f"{version} on the CPU",
+            "For trying things out: voice.moshi.device = cpu is faster.",
+        )
     left = machine.host_memory - machine.memory
     text = f"{version} may take {_size(machine.memory)} of the Mac's memory, and leaves {_size(left)} to the rest"
     if not fit.room:
-        return Row("Moshi", "MLX", "note", text, "sudo sysctl iogpu.wired_limit_mb=MB grants it more, until the next start.")
+        return Row(
+            "Moshi", "MLX", "note", text, "sudo sysctl iogpu.wired_limit_mb=MB grants it more, until the next start."
+        )
     return Row("Moshi", "MLX", "ok", text)
 
 

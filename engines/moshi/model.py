@@ -85,7 +85,7 @@ class Model(Protocol):
         """Codes [frames, codebooks] of a piece of sound [frames * 1920] by itself."""
 
     def memory(self) -> int:
-        """Bytes that it takes of its device, what is kept for the next step included; 0 for the process's own memory."""
+        """Bytes that it takes of its device, with what is kept for the next step; 0 for the process's own memory."""
 
 
 def noise(seeds: Sequence[int], frames: Sequence[int], count: int) -> Floats:

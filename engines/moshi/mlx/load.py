@@ -9,6 +9,7 @@ import mlx.core as mx
 
 from ..checkpoint import Groups, Plain, Rows8, Stored
 from ..config import ModelError
+from .product import Product
 
 WeightKind: TypeAlias = Literal["float32", "bf16", "int8", "int4"]
 KINDS: tuple[WeightKind, ...] = get_args(WeightKind)
@@ -26,7 +27,7 @@ class Table(Protocol):
 
 
 class Dense:
-    """Weights as they are."""
+    """Weights in 16 bits, whatever flows."""
 
     def __init__(self, weight: mx.array) -> None:
         self._weight = weight
@@ -94,7 +95,8 @@ class Loader:
         """The weights under these names, one below the other, to be multiplied by."""
         parts = [self._stored(name) for name in names]
         if self.kind not in PACKED:
-            return Dense(_made(mx.concatenate([filled(part, self.dtype) for part in parts])))
+            weight = _made(mx.concatenate([filled(part, self.dtype) for part in parts]))
+            return Product(weight) if weight.dtype == self.activations else Dense(weight)
         bits, group = PACKED[self.kind]
         alike = _alike(parts)
         if not alike or alike[0].bits > bits:  # nothing is won by more bits than the checkpoint has

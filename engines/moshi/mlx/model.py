@@ -16,7 +16,7 @@ from ...base import FRAME
 from ..checkpoint import Stored
 from ..config import ModelConfig
 from ..model import Floats, Heard, Ints, Place
-from .lm import Draw, Lm, Step
+from .lm import Draw, Lm
 from .load import Loader
 from .mimi import Mimi
 from .transformer import STRETCH, Caches
@@ -34,7 +34,9 @@ class Ticked(NamedTuple):
 
 
 class MlxModel:
-    def __init__(self, config: ModelConfig, lm: Loader, mimi: Callable[[str], Stored], slots: int, keys: mx.Dtype) -> None:
+    def __init__(
+        self, config: ModelConfig, lm: Loader, mimi: Callable[[str], Stored], slots: int, keys: mx.Dtype
+    ) -> None:
         self.config = config
         self._slots = slots
         self._lm = Lm(config.lm, lm)

@@ -6,6 +6,8 @@ import functools
 
 import mlx.core as mx
 
+WORTH = 1 << 20  # multiplications, a millisecond of a core: from here on a second one is worth waiting for
+
 
 class Product:
     """x [..., k] by weights [m, k]: [..., m], with a bias [m] if there is one."""
@@ -21,7 +23,7 @@ class Product:
 
     def __call__(self, x: mx.array) -> mx.array:
         rows = x.reshape(-1, x.shape[-1])
-        half = len(rows) // 2 if self._shared else 0
+        half = len(rows) // 2 if self._shared and len(rows) * self._columns.size >= WORTH else 0
         if not half:
             return self._of(rows, None).reshape(*x.shape[:-1], -1)
         parts = [self._of(rows[:half], _second()), self._of(rows[half:], None)]

@@ -87,7 +87,9 @@ class Frame:
 
     def attend(self, layer: int, q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         before = self._layers.get(layer)
-        new = [mx.concatenate([old, one], axis=2) for old, one in zip(before, (k, v), strict=True)] if before else [k, v]
+        new = (
+            [mx.concatenate([old, one], axis=2) for old, one in zip(before, (k, v), strict=True)] if before else [k, v]
+        )
         self._layers[layer] = new
         return attention(q, *new)
 

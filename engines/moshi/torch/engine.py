@@ -70,4 +70,3 @@ def _device(asked: str) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError("device = cuda, but torch sees no NVIDIA GPU: install its driver, or take device = cpu")
     return torch.device(one_of("device", device, ("cuda", "cpu")))
-
