@@ -28,10 +28,13 @@ from voice_bridge.engines.registry import Choice
 
 SLOTS = 3
 LIMIT = 10  # seconds for anything that an engine does; only a broken one needs them
-RUNNABLE = sorted(registry.CORES)
+RUNNABLE = [*sorted(registry.CORES), "moshi on mlx"]
 ORACLE = Path(__file__).parent / "data/oracle/conditioned"
-NEEDED = {"moshi": ["torch"], "cascade": ["moonshine_voice", "webrtcvad", "piper"]}
-OPTIONS = {"moshi": {"model": str(ORACLE), "device": "cpu", "threads": 1}}
+NEEDED = {"moshi": ["torch"], "moshi on mlx": ["mlx"], "cascade": ["moonshine_voice", "webrtcvad", "piper"]}
+OPTIONS = {
+    "moshi": {"model": str(ORACLE), "device": "cpu", "threads": 1},
+    "moshi on mlx": {"model": str(ORACLE), "device": "mlx", "weights": "float32", "keys": "float32"},
+}
 
 Events: TypeAlias = list[Event]
 
@@ -41,7 +44,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 def make(name: str) -> Engine:
     for package in NEEDED.get(name, ()):
         pytest.importorskip(package)
-    return registry.make(Choice(name, "the tests want it", OPTIONS.get(name, {}), SLOTS))
+    return registry.make(Choice(name.split()[0], "the tests want it", OPTIONS.get(name, {}), SLOTS))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=RUNNABLE)

@@ -76,8 +76,9 @@ def bench(
         raise typer.BadParameter("there is `--against reference`, with --reference-python PATH")
     if plot and (against or not plot.absolute().parent.is_dir()):
         raise typer.BadParameter(f"--plot {plot} needs a folder that is there, and leave out --against")
-    if lacks := registry.missing():
-        operator.fail(f"{', '.join(lacks)} not installed: `make setup`, or pip install 'voice-bridge[torch]'")
+    program: registry.Program = "mlx" if device == "mlx" else "torch"
+    if lacks := registry.missing(program):
+        operator.fail(f"{', '.join(lacks)} not installed: `make setup`, or pip install 'voice-bridge[{program}]'")
     if pin is None and against:
         pin = min(_cores())
     _stay_on(pin)
