@@ -29,11 +29,11 @@ from rich.table import Table
 from voice_bridge.engines.base import FRAME
 from voice_bridge.engines.moshi.checkpoint import Plain, Weights
 from voice_bridge.engines.moshi.config import model as configured
+from voice_bridge.engines.moshi.measure import SHAPES
 from voice_bridge.engines.moshi.mlx.lm import Draw, Lm
 from voice_bridge.engines.moshi.mlx.load import PACKED, Loader, WeightKind
 from voice_bridge.engines.moshi.mlx.mimi import Mimi
 from voice_bridge.engines.moshi.names import Shape, lm_tensors, mimi_tensors
-from voice_bridge.engines.moshi.shapes import SHAPES
 
 CODEBOOKS = 8  # that Moshi speaks and hears
 BATCHES = (2, 4, 8)

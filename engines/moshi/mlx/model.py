@@ -64,15 +64,26 @@ class MlxModel:
 
     def tick(self, pcm: Floats, places: Ints, chances: Floats, given: Ints | None) -> Ticked:
         config = self.config.lm
-        where = mx.array(places.T.astype(np.int32))
-        slots, _, _, _, encoded, decoded, *_ = where
-        rows = places[:, Place._fields.index("row")].tolist()
-        given = np.full((len(places), 1 + config.streams), -1) if given is None else given
+        slots, _, _, _, encoded, decoded, *_ = (mx.array(column.astype(np.int32)) for column in places.T)
         heard = self._mimi.encode(mx.array(pcm), self._sound, slots, encoded)[:, : config.heard_streams]
+        row, text, complete, heads = self.think(heard, places, chances, given)
+        if config.own_streams:
+            sound = self._mimi.decode(complete[:, 1:], self._sound, slots, decoded)
+        else:
+            sound = mx.zeros(pcm.shape)  # it listens and does not speak
+        ticked = Ticked(row, text, complete, sound, heads[..., :1].flatten(1))
+        mx.async_eval(ticked, self._state.streams, self._state.temporal, self._sound.encoder, self._sound.decoder)
+        return ticked
+
+    def think(self, heard: mx.array, places: Ints, chances: Floats, given: Ints | None) -> tuple[mx.array, ...]:
+        """What the language model makes of codes [n, heard_streams]: the row, text, complete and heads of its step."""
+        given = np.full((len(places), 1 + self.config.lm.streams), -1) if given is None else given
+        rows = places[:, Place._fields.index("row")].tolist()
+        step: tuple[mx.array, ...]
         step, self._state.streams, caches = self._compiled(*_sizes(places))(
             self._state.streams,
             [self._state.temporal[row] for row in rows],
-            where,
+            mx.array(places.T.astype(np.int32)),
             heard,
             mx.array(chances.T),
             self._added,
@@ -80,14 +91,7 @@ class MlxModel:
         )
         for row, written in zip(rows, caches, strict=True):
             self._state.temporal[row] = written
-        row, text, complete, heads = step
-        if config.own_streams:
-            sound = self._mimi.decode(complete[:, 1:], self._sound, slots, decoded)
-        else:
-            sound = mx.zeros(pcm.shape)  # it listens and does not speak
-        ticked = Ticked(row, text, complete, sound, heads[..., :1].flatten(1))
-        mx.async_eval(ticked, self._state.streams, caches, self._sound.encoder, self._sound.decoder)
-        return ticked
+        return step
 
     def collect(self, pending: Ticked) -> Heard:
         row, text, complete, sound, pauses = (np.array(values) for values in pending)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,8 +15,8 @@ from ..checkpoint import Checkpoint, Groups, Plain, Rows8, Stored
 from ..config import ModelError
 from ..config import model as configured
 from ..fit import Device, Fit, fit
+from ..measure import SHAPES, Setting
 from ..names import Shape, lm_tensors, mimi_tensors
-from ..shapes import SHAPES
 from . import cuda, native, plain
 from .engine import DTYPES
 from .load import GROUP, Loader, Ops, WeightKind
@@ -28,19 +27,6 @@ MIDDLE = 7.5  # of the codes 0 to 15
 SLACK = 1 << 16  # numbers by which random tensors may begin apart
 ALIGNED = 64  # as memory is for vectors
 SPREAD = {"int8": 74.0, "int4": 4.6}  # standard deviation of codes that are all as likely
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is measured, and on what."""
-
-    shape: str = "7b"
-    model: str = ""
-    """A folder or repository; empty is random weights of that shape."""
-    weights: WeightKind = "int8"
-    keys: str = "bf16"
-    device: Device = "cpu"
-    threads: int = 1
 
 
 class Random:
