@@ -26,7 +26,7 @@ class Product:
         half = len(rows) // 2 if self._shared and len(rows) * self._columns.size >= WORTH else 0
         if not half:
             return self._of(rows, None).reshape(*x.shape[:-1], -1)
-        parts = [self._of(rows[:half], _second()), self._of(rows[half:], None)]
+        parts = [self._of(rows[:half], second()), self._of(rows[half:], None)]
         return mx.concatenate(parts).reshape(*x.shape[:-1], -1)
 
     def _of(self, rows: mx.array, stream: mx.Stream | None) -> mx.array:
@@ -36,6 +36,6 @@ class Product:
 
 
 @functools.cache
-def _second() -> mx.Stream:
+def second() -> mx.Stream:
     """A stream beside the default one."""
     return mx.new_stream(mx.cpu)
