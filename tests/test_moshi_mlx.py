@@ -136,6 +136,28 @@ def test_a_step_bakes_nothing_in_when_it_is_compiled(tmp_path: Path) -> None:
             np.testing.assert_allclose(np.array(replayed), np.array(run), atol=1e-5)
 
 
+def test_a_step_and_a_stretch_write_into_keys_and_values_where_they_lie() -> None:
+    """A copy of one of them would be more memory than all else that a step makes here."""
+    checkpoint = Checkpoint.open(FOLDER)
+    model = MlxModel(checkpoint.config, Loader(checkpoint.lm("mlx")), checkpoint.mimi("mlx"), 2, mx.float32)
+    store = model._state.temporal[0][0][0].nbytes
+    places = np.array([Place(slot, slot, 40, 40, 9, 9, -1, 25, 250) for slot in (0, 1)])
+    chances = np.full((2, 11), 0.5, np.float32)
+
+    def step() -> None:
+        model.collect(model.tick(np.zeros((2, FRAME), np.float32), places, chances, None))
+
+    def stretch() -> None:
+        model.read(2, 7, np.zeros((64, 17), np.int64), None)
+
+    for work in (step, stretch):
+        work()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        work()
+        assert mx.get_peak_memory() - before < store
+
+
 def test_moshi_runs_where_there_is_no_torch() -> None:
     code = f"""
 import sys
