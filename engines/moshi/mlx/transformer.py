@@ -126,7 +126,8 @@ class Layer:
         wide, narrow = (f"{gating if config.gated else at}.{name}.weight" for name in names)
         self._wide: Linear = load.linear(wide)
         self._narrow: Linear = load.linear(narrow)
-        self._scales = [load.tensor(f"{at}.layer_scale_{i}.scale") for i in (1, 2)] if config.scaled else None
+        scales = [f"{at}.layer_scale_{i}.scale" for i in (1, 2)] if config.scaled else []
+        self._scales = [load.tensor(name).astype(load.activations) for name in scales]
 
     def __call__(self, x: mx.array, past: Past) -> mx.array:
         """x [n, t, dim] gives as much."""
