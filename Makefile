@@ -3,11 +3,14 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# Extras of pyproject.toml that this machine gets beyond the base install: what answers without a GPU, and where an
-# NVIDIA driver answers, Moshi on torch. The tests want torch on every Linux machine. Which build of it, pip decides.
+# Extras of pyproject.toml that this machine gets beyond the base install: what answers without a GPU, and Moshi: on
+# torch where an NVIDIA driver answers, on MLX on Apple silicon. The tests want torch on every Linux machine. Which build
+# of it, pip decides.
 COMMA := ,
 TORCH := $(COMMA)torch
-EXTRAS ?= memory,talk,opus,local,piper$(if $(wildcard /proc/driver/nvidia/version /dev/dxg),$(TORCH))
+MLX := $(COMMA)mlx
+APPLE := $(filter Darwin-arm64,$(shell uname -s)-$(shell uname -m))
+EXTRAS ?= memory,talk,opus,local,piper$(if $(wildcard /proc/driver/nvidia/version /dev/dxg),$(TORCH))$(if $(APPLE),$(MLX))
 TEST_EXTRAS := $(EXTRAS)$(if $(filter file,$(origin EXTRAS)),$(if $(filter Linux,$(shell uname -s)),$(if $(findstring torch,$(EXTRAS)),,$(TORCH))))
 SIZE := $(if $(findstring torch,$(EXTRAS)),1.7 GB$(COMMA) or 7 GB if torch brings CUDA along,730 MB)
 

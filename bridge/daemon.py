@@ -151,6 +151,7 @@ class Daemon:
         metrics.queue_depth = lambda: self.engine.queued
         metrics.slots = lambda: msgspec.structs.asdict(self.engine.capacity())
         metrics.step_seconds = lambda: self.engine.step_seconds
+        metrics.engine_memory = lambda: self.engine.device_memory
         metrics.engine_dropped = lambda: self.engine.dropped
         if mind := self._mind:
             metrics.memory_ready = lambda: mind.ready

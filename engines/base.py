@@ -242,6 +242,10 @@ class Engine(Protocol):
         """What a step is expected to take when every offered slot is used; 0 while that is not known."""
 
     @property
+    def device_memory(self) -> int:
+        """Bytes of a GPU, or of what MLX computes in, that it takes; 0 where it has none, or that is not known."""
+
+    @property
     def trouble(self) -> str:
         """Why no call can come in, in a line: how far it has loaded, or what is too slow. Empty when all is well."""
 
@@ -269,3 +273,6 @@ class Core(Protocol):
 
     def step_time(self, n: int) -> float:
         """Seconds that a step of `n` slots is expected to take."""
+
+    def device_memory(self) -> int:
+        """Bytes that it takes of its device; 0 where it computes in its process's own memory."""

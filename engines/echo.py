@@ -55,6 +55,9 @@ class EchoCore:
     def step_time(self, n: int) -> float:
         return STEP * n
 
+    def device_memory(self) -> int:
+        return 0
+
 
 def core(slots: int, progress: Callable[[str], None]) -> EchoCore:
     return EchoCore(slots)

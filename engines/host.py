@@ -144,6 +144,10 @@ class HostEngine:
         return self.child.dropped
 
     @property
+    def device_memory(self) -> int:
+        return self.child.health.device_memory if self.child.health else 0
+
+    @property
     def step_seconds(self) -> float:
         return self.child.health.expected if self.child.health else 0.0
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from ..codecs import opus
 from .base import STEP_LIMIT, Core, Engine
@@ -26,12 +26,14 @@ CORES = {
     "moshi": "voice_bridge.engines.moshi.torch.engine:core",
 }
 RELAY = "moshi-cloud"
+MLX = "voice_bridge.engines.moshi.mlx.engine:core"  # Moshi's for device = mlx
 OLDEST = (8, 0)  # compute capability: 16-bit floats and the kernels' instructions begin with Ampere
 ECHO_SLOTS = 400  # calls; what one core of bridge carries on the test line is below that
 CASCADE_SLOTS = 4  # calls for each core: each has an answer of 0.5 s of work every few seconds
-NEEDED = ("torch", "safetensors", "sentencepiece", "huggingface_hub")  # what Moshi imports, of the extra [torch]
+NEEDED = ("safetensors", "sentencepiece", "huggingface_hub")  # what Moshi imports, of the extras [torch] and [mlx]
 EAR = ("moonshine_voice", "webrtcvad")  # what moonshine needs, of the extras [local] and [memory]
 
+Program: TypeAlias = Literal["torch", "mlx"]
 Options: TypeAlias = Mapping[str, str | int | float | bool]
 
 
@@ -93,7 +95,7 @@ def make(choice: Choice) -> Engine:
         return RelayEngine(choice.endpoints, choice.slots)
     return HostEngine(
         choice.name,
-        CORES[choice.name],
+        _place(choice),
         choice.slots,
         remedy=choice.fit.remedy if choice.fit else "take a faster machine",
         environment={"CUDA_VISIBLE_DEVICES": choice.gpu} if choice.gpu else None,
@@ -103,14 +105,18 @@ def make(choice: Choice) -> Engine:
 
 def core(choice: Choice, slots: int, progress: Callable[[str], None], **more: str | int | float | bool) -> Core:
     """The engine's core in this process, without what makes it an engine; `more` goes before the choice's options."""
-    place, _, function = CORES[choice.name].rpartition(":")
+    place, _, function = _place(choice).rpartition(":")
     make_core: Callable[..., Core] = vars(import_module(place))[function]
     return make_core(slots=slots, progress=progress, **{**choice.options, **more})
 
 
-def missing() -> list[str]:
-    """What Moshi needs and this installation lacks."""
-    return without(*NEEDED)
+def _place(choice: Choice) -> str:
+    return MLX if choice.options.get("device") == "mlx" else CORES[choice.name]
+
+
+def missing(program: Program) -> list[str]:
+    """What Moshi needs on torch or MLX, and this installation lacks."""
+    return without(program, *NEEDED)
 
 
 def without(*modules: str) -> list[str]:
@@ -183,12 +189,13 @@ def _cascade(machine: Machine, options: Options, slots: int, why: str) -> Choice
 
 def _moshi(device: str, machine: Machine, options: Options, slots: int) -> Choice:
     where = _device(device, machine)
-    if lacks := missing():
-        raise NoEngine(f"{', '.join(lacks)} not installed: `make setup`, or pip install 'voice-bridge[torch]'")
+    program: Program = "mlx" if where == "mlx" else "torch"
+    if lacks := missing(program):
+        raise NoEngine(f"{', '.join(lacks)} not installed: `make setup`, or pip install 'voice-bridge[{program}]'")
     model, weights, keys = (str(options.get(name, "")) for name in ("model", "weights", "keys"))
     found = fit(machine, where, weights, keys, model, _shape(model))
-    model = model or repository(found.weights)
-    place = "the GPU" if where == "cuda" else "the host"
+    model = model or repository(found.weights, where)
+    place = {"cuda": "the GPU", "mlx": f"MLX on {machine.gpu or 'the host'}", "cpu": "the host"}[where]
     if not found.room:
         raise NoEngine(
             f"{model} in {found.weights} needs {found.needed / GB:.1f} GB for one call and {place} has"
@@ -211,8 +218,8 @@ def _moshi(device: str, machine: Machine, options: Options, slots: int) -> Choic
 
 def _device(device: str, machine: Machine) -> Device:
     """Where Moshi runs on this machine, or why it cannot."""
-    if device == "mlx":
-        raise NoEngine("voice.moshi.device = mlx: this version has no MLX engine yet; take cpu, or leave it empty")
+    if device == "mlx" or (device == "" and machine.kind == "apple"):
+        return "mlx"
     if device == "cuda" and machine.kind != "nvidia":
         raise NoEngine("voice.moshi.device = cuda: no NVIDIA GPU answers here; install its driver, or take cpu")
     if machine.kind != "nvidia" or device == "cpu":

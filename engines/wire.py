@@ -53,6 +53,7 @@ class Health(msgspec.Struct, frozen=True):
     """Seconds that a step of all offered slots, or else of one, is expected to take."""
     queued: int
     dropped: int
+    device_memory: int = 0
 
 
 class Tell(msgspec.Struct, frozen=True, tag_field="tell", omit_defaults=True):

@@ -62,7 +62,8 @@ class Worker:
     def health(self) -> wire.Health:
         offered = self._offer()
         queued = sum(len(queue) for queue in self._queues)
-        return wire.Health(offered, self._step_seconds, self._core.step_time(offered or 1), queued, self._dropped)
+        expected, memory = self._core.step_time(offered or 1), self._core.device_memory()
+        return wire.Health(offered, self._step_seconds, expected, queued, self._dropped, memory)
 
     def _offer(self) -> int:
         """As many slots as are served in time."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -192,6 +194,28 @@ def slow_moshi(slots: int, progress: Progress, **options: Any) -> Core:
 
     model.TorchModel.collect = slowly  # type: ignore[method-assign]
     return engine.core(slots, progress, **options)
+
+
+def watched_mlx(slots: int, progress: Progress, **options: Any) -> Core:
+    """Moshi on MLX, which ends its process as soon as it is asked for anything on another thread than the main one.
+
+    It offers its slots however slow this machine is just now.
+    """
+    from voice_bridge.engines.moshi.mlx import engine, model
+
+    def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                os._exit(3)
+            return method(*given)
+
+        return call
+
+    for name in ("__init__", "tick", "collect", "read", "fill", "add", "embed", "encode"):
+        setattr(model.MlxModel, name, watched(getattr(model.MlxModel, name)))
+    core = engine.core(slots, progress, **options)
+    core.step_time = lambda n: 0.001 * n  # type: ignore[method-assign]
+    return core
 
 
 def faulty(slots: int, progress: Progress) -> Whims:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ NAMES = ("moshi", "stt", "conditioned", "quantizable")
 CPU = torch.device("cpu")
 BACKENDS: dict[str, Ops] = {"plain": plain, **({"kernels": native} if native.available() else {})}
 """What computes: plain torch, and our kernels where they can be built."""
+Program: TypeAlias = Ops | Literal["mlx"]
+PROGRAMS: dict[str, Program] = {**BACKENDS, **({"mlx": "mlx"} if find_spec("mlx") else {})}
+"""And MLX, where it is installed."""
 
 
 def expected(name: str) -> dict[str, Tensor]:
@@ -37,10 +41,22 @@ def loaders(name: str, kind: WeightKind = "float32", ops: Ops = plain) -> tuple[
     return Loader(checkpoint.lm(), CPU, kind, ops), Loader(checkpoint.mimi(), CPU, "float32", ops)
 
 
-def core(name: str, slots: int = 4, ops: Ops = plain, **options: Any) -> MoshiCore:
+def core(name: str, slots: int = 4, ops: Program = plain, **options: Any) -> MoshiCore:
     checkpoint = Checkpoint.open(FOLDER / name)
+    if ops == "mlx":
+        from tests import oracle_mlx
+
+        return MoshiCore(oracle_mlx.model(checkpoint, slots), Tokenizer.load(checkpoint.tokenizer), slots, **options)
     model = TorchModel(checkpoint.config, *loaders(name, ops=ops), slots, torch.float32)
     return MoshiCore(model, Tokenizer.load(checkpoint.tokenizer), slots, **options)
+
+
+def stored(core: MoshiCore, row: int, count: int) -> NDArray[np.float32]:
+    """The first entries of a row, all layers, keys and then values [layers, 2, heads, count, head_dim]."""
+    caches: Any = core._model._state.temporal  # type: ignore[attr-defined]
+    if isinstance(core._model, TorchModel):
+        return np.array([[store[row, :, :count].numpy() for store in cache[:2]] for cache in caches])
+    return np.array([[np.array(store)[0, :, :count] for store in cache] for cache in caches[row]])
 
 
 def talk(frames: int, seed: int = 0) -> NDArray[np.float32]:
@@ -76,15 +92,32 @@ class Streams:
             self.frames[stream] += 1
         return step
 
+    def read(self, stream: int, rows: Tensor) -> Tensor:
+        """What follows from rows of tokens [t, 1 + streams] that a stream reads at once [t, dim]."""
+        first = self.frames[stream]
+        self.frames[stream] += len(rows)
+        positions = torch.arange(first, first + len(rows))
+        with torch.no_grad():
+            return self.lm.read(
+                self.state, rows, Tokens(torch.full_like(positions, stream), positions, len(rows), first)
+            )
+
     def complete(self, step: Step, streams: list[int]) -> Tensor:
         """The complete tokens of a step [n, 1 + own_streams], -2 where the delays still fill."""
         ready = torch.tensor([self.frames[stream] > self.config.max_delay for stream in streams])
         return torch.where(ready[:, None], step.complete, -2)
 
 
-def streams(name: str, kind: WeightKind = "float32", ops: Ops = plain, keys: torch.dtype = torch.float32) -> Streams:
+def streams(
+    name: str, kind: WeightKind = "float32", ops: Program = plain, keys: torch.dtype = torch.float32
+) -> Streams:
+    checkpoint = Checkpoint.open(FOLDER / name)
+    if ops == "mlx":
+        from tests import oracle_mlx
+
+        return oracle_mlx.streams(checkpoint.config.lm, checkpoint.lm("mlx"), kind, keys)
     load, _ = loaders(name, kind, ops)
-    lm = Lm(Checkpoint.open(FOLDER / name).config.lm, load)
+    lm = Lm(checkpoint.config.lm, load)
     if not lm.config.conditions:
         return Streams(lm, keys)
     words = load.tensor("condition_provider.conditioners.description.embed.weight")

@@ -17,11 +17,12 @@ from typer.testing import CliRunner, Result
 from voice_bridge.bridge.cli import app
 from voice_bridge.bridge.cli.chart import as_svg
 from voice_bridge.engines.moshi.config import MIMI, ModelError, model
+from voice_bridge.engines.moshi.measure import SHAPES, Setting, interleave
 from voice_bridge.engines.moshi.names import lm_tensors
-from voice_bridge.engines.moshi.torch import against, bench, specimen
+from voice_bridge.engines.moshi.torch import against, specimen
 from voice_bridge.engines.moshi.torch.against import Reference, Row
 from voice_bridge.engines.moshi.torch.load import KINDS, Loader, WeightKind
-from voice_bridge.engines.moshi.torch.specimen import SHAPES, Random, Setting
+from voice_bridge.engines.moshi.torch.specimen import Random
 
 ORACLE = Path(__file__).parent / "data" / "oracle"
 LINUX = hasattr(os, "sched_setaffinity")
@@ -102,8 +103,11 @@ def one_line(result: Result) -> str:
 # The verb
 
 
-def test_every_size_is_measured_with_its_parts() -> None:
-    report = json.loads(oracle("--calls", 3, "--context", "4,16", "--json").stdout)
+@pytest.mark.parametrize("device", ["cpu", "mlx"])
+def test_every_size_is_measured_with_its_parts(device: str) -> None:
+    pytest.importorskip({"cpu": "torch", "mlx": "mlx"}[device])
+    found = oracle("--calls", 3, "--context", "4,16", "--device", device, "--keys", "float32", "--json")
+    report = json.loads(found.stdout)
     steps = report["steps"]
     assert [(step["context"], step["calls"]) for step in steps] == [(c, n) for c in (4, 16) for n in (1, 2, 3)]
     for step in steps:
@@ -201,7 +205,7 @@ def test_what_is_compared_takes_turns() -> None:
         order.append(name)
         return float(len(order))
 
-    taken = bench.interleave({"ours": lambda: work("ours"), "theirs": lambda: work("theirs")}, 3)
+    taken = interleave({"ours": lambda: work("ours"), "theirs": lambda: work("theirs")}, 3)
     assert order == ["ours", "theirs"] * 3
     assert taken == {"ours": [1.0, 3.0, 5.0], "theirs": [2.0, 4.0, 6.0]}
 

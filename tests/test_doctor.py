@@ -261,7 +261,18 @@ FREE = Machine("plain", "", 64 * GIB, 60 * GIB, 4e11, 0, False, 32, 64 * GIB, 60
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which Moshi runs on the CPU, with everything installed."""
     monkeypatch.setattr(hardware, "detect", lambda api=False: FREE)
-    monkeypatch.setattr(registry, "missing", list)
+    monkeypatch.setattr(registry, "missing", lambda program: [])
+
+
+@pytest.mark.usefixtures("fast")
+def test_of_a_mac_it_says_what_mlx_may_take_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    mac = Machine("apple", "Apple M1 Pro", 10 * GIB, 9 * GIB, 2e11, 0, False, 10, 16 * GIB, 9 * GIB, 1e11)
+    monkeypatch.setattr(hardware, "detect", lambda api=False: mac)
+    rows = examined(f'[voice]\nmodel = "{ORACLE}"\n')
+    assert "in bf16 on MLX on Apple M1 Pro takes" in rows["Engine"].text
+    assert rows["MLX"].state == "ok"
+    assert "may take 10.0 GiB of the Mac's memory, and leaves 6.0 GiB to the rest" in rows["MLX"].text
+    assert "Kernels" not in rows
 
 
 @pytest.mark.usefixtures("fast")
@@ -325,7 +336,7 @@ def test_a_missing_compiler_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_torch_nothing_is_said_about_how_moshi_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "missing", lambda: ["torch"])
+    monkeypatch.setattr(registry, "missing", lambda program: ["torch"])
     rows = examined()
     assert "torch not installed" in rows["Engine"].text
     assert "Model" not in rows

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from tests.cores import HERE
 from voice_bridge.bridge.config import load
 from voice_bridge.bridge.daemon import Daemon
 from voice_bridge.engines import registry
@@ -31,10 +32,13 @@ from voice_bridge.engines.relay.endpoint import Endpoint, endpoint
 
 SLOTS = 3
 LIMIT = 10  # seconds for anything that an engine does; only a broken one needs them
-RUNNABLE = sorted([*registry.CORES, registry.RELAY])
+RUNNABLE = [*sorted([*registry.CORES, registry.RELAY]), "moshi on mlx"]
 ORACLE = Path(__file__).parent / "data/oracle/conditioned"
-NEEDED = {"moshi": ["torch"], "cascade": ["moonshine_voice", "webrtcvad", "piper"]}
-OPTIONS = {"moshi": {"model": str(ORACLE), "device": "cpu", "threads": 1}}
+NEEDED = {"moshi": ["torch"], "moshi on mlx": ["mlx"], "cascade": ["moonshine_voice", "webrtcvad", "piper"]}
+OPTIONS = {
+    "moshi": {"model": str(ORACLE), "device": "cpu", "threads": 1},
+    "moshi on mlx": {"model": str(ORACLE), "device": "mlx", "weights": "float32", "keys": "float32"},
+}
 
 Events: TypeAlias = list[Event]
 
@@ -44,7 +48,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 def make(name: str, endpoints: tuple[Endpoint, ...] = ()) -> Engine:
     for package in NEEDED.get(name, ()):
         pytest.importorskip(package)
-    return registry.make(Choice(name, "the tests want it", OPTIONS.get(name, {}), SLOTS, endpoints=endpoints))
+    choice = Choice(name.split(maxsplit=1)[0], "the tests want it", OPTIONS.get(name, {}), SLOTS, endpoints=endpoints)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "MLX", f"{HERE}:watched_mlx")
+        return registry.make(choice)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -152,11 +152,16 @@ def test_what_is_imported_is_installed_and_the_other_way_round() -> None:
     foreign = {name.split(".")[0] for path in SOURCES for _, name in imports(path)}
     foreign -= sys.stdlib_module_names | {"voice_bridge"}
     found = packages_distributions()
-    imported = {canonical(found.get(module, [ELSE_CALLED.get(module, module)])[0]) for module in foreign}
+    imported = {package(found.get(module, [ELSE_CALLED.get(module, module)]), declared) for module in foreign}
     theirs = {name for parent in base for name in needed(requires(parent) or [])}
     theirs.add("triton")  # torch's, where it comes with CUDA
     assert declared - imported == ONLY_FILES
     assert imported <= declared | theirs
+
+
+def package(names: list[str], declared: set[str]) -> str:
+    """Which of the packages that share a module is meant: the one that is asked for."""
+    return next((name for name in map(canonical, names) if name in declared), canonical(names[0]))
 
 
 def needed(lines: list[str]) -> set[str]:

@@ -152,6 +152,18 @@ def test_greedy_needs_no_seed_and_a_file_of_tokens_is_written_anew(infer: Run, q
     assert [(step["frame"], len(step["complete"])) for step in first] == [(n, 9) for n in range(FRAMES)]
 
 
+def test_on_mlx_the_tokens_are_those_of_torch(
+    infer: Run, question: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlx")
+    for device in ("cpu", "mlx"):
+        monkeypatch.setenv("VOICE_BRIDGE_VOICE__MOSHI__DEVICE", device)
+        words = ("--greedy", "--say", "Hello.", "--inject", "@1 It rains.", "--persona", "kind", *moshi("quantizable"))
+        assert infer(question, "--tokens", tmp_path / device, *words).exit_code == 0
+    assert len(steps(tmp_path / "mlx")) == FRAMES
+    assert steps(tmp_path / "mlx") == steps(tmp_path / "cpu")
+
+
 def test_what_it_shall_say_is_in_its_text_token_by_token(infer: Run, question: Path, tmp_path: Path) -> None:
     infer(question, "--say", "Hello, my friend.", "--tokens", tmp_path / "tokens", "--seed", 1, *moshi())
     script = Script(Tokenizer.load(ORACLE / "moshi" / "tokenizer.model"), PADDING, END_OF_PADDING)

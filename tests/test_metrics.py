@@ -111,6 +111,7 @@ def test_slots_readiness_and_queue_are_asked_for_at_each_scrape() -> None:
     metrics.engine_restarts = lambda: 1
     metrics.engine_dropped = lambda: 5
     metrics.step_seconds = lambda: 0.041
+    metrics.engine_memory = lambda: 5_000_000_000
     metrics.refused["full"] += 2
     metrics.protocol_errors["twilio"] += 1
     found = scrape(metrics)
@@ -123,6 +124,7 @@ def test_slots_readiness_and_queue_are_asked_for_at_each_scrape() -> None:
         "engine_restarts_total": 1,
         "engine_dropped_frames_total": 5,
         "step_seconds": 0.041,
+        "engine_memory_bytes": 5_000_000_000,
         "refused_total{reason=full}": 2,
         "protocol_errors_total{line=twilio}": 1,
     }

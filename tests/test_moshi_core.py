@@ -15,18 +15,17 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from tests import oracle  # noqa: E402
-from tests.oracle import BACKENDS, talk  # noqa: E402
+from tests.oracle import PROGRAMS, Program, talk  # noqa: E402
 from voice_bridge.engines.base import FRAME, Event, Injected, Opening, Refused, Said, Sound, Words  # noqa: E402
 from voice_bridge.engines.moshi.core import ADDED, MoshiCore  # noqa: E402
-from voice_bridge.engines.moshi.torch.load import Ops  # noqa: E402
 
 LONG = "quantizable"  # its context is 3000 frames; the others renew a call every second
 GREEDY = {"audio_temperature": 0.0, "text_temperature": 0.0}
 
 
-@pytest.fixture(params=BACKENDS)
-def ops(request: pytest.FixtureRequest) -> Ops:
-    return BACKENDS[request.param]
+@pytest.fixture(params=PROGRAMS)
+def ops(request: pytest.FixtureRequest) -> Program:
+    return PROGRAMS[request.param]
 
 
 def settle(core: MoshiCore) -> None:
@@ -65,7 +64,7 @@ def step(core: MoshiCore, callers: Iterable[Caller]) -> None:
     settle(core)
 
 
-def alone(ops: Ops, frames: int, voice: int, **opening: Any) -> NDArray[np.float32]:
+def alone(ops: Program, frames: int, voice: int, **opening: Any) -> NDArray[np.float32]:
     core = oracle.core(LONG, ops=ops)
     caller = Caller(core, 0, talk(frames, voice), **opening)
     for _ in range(frames):
@@ -75,7 +74,7 @@ def alone(ops: Ops, frames: int, voice: int, **opening: Any) -> NDArray[np.float
 
 @pytest.mark.parametrize("sampling", [GREEDY, {}])
 def test_a_call_sounds_the_same_alone_and_among_others_that_come_pause_and_go(
-    ops: Ops, sampling: dict[str, float]
+    ops: Program, sampling: dict[str, float]
 ) -> None:
     core = oracle.core(LONG, ops=ops)
     first = Caller(core, 2, talk(30, seed=1), seed=11, sampling=sampling)
@@ -96,7 +95,7 @@ def test_seeds_decide_what_is_drawn() -> None:
     assert not np.allclose(one, other, atol=1e-3)
 
 
-def test_a_slot_that_is_taken_again_is_as_new(ops: Ops) -> None:
+def test_a_slot_that_is_taken_again_is_as_new(ops: Program) -> None:
     core = oracle.core(LONG, slots=1, ops=ops)
     for _ in range(2):
         caller = Caller(core, 0, talk(25), seed=1, persona="")
@@ -135,7 +134,7 @@ def test_a_caller_who_speaks_up_interrupts_only_what_may_be_interrupted() -> Non
         assert said == ([] if interruptible else [1])
 
 
-def test_context_is_read_between_two_frames_and_leaves_what_is_under_way_untouched(ops: Ops) -> None:
+def test_context_is_read_between_two_frames_and_leaves_what_is_under_way_untouched(ops: Program) -> None:
     """The same rows, given one by one to the model at the same place, lead to the same next frame."""
     plain, told = (oracle.core(LONG, ops=ops) for _ in range(2))
     callers = [Caller(core, 0, talk(20), seed=3, sampling=GREEDY) for core in (plain, told)]
@@ -157,7 +156,7 @@ def test_context_is_read_between_two_frames_and_leaves_what_is_under_way_untouch
     assert not np.allclose(callers[1].sounds[9:], alone_in(LONG, ops, 20)[9:], atol=1e-3)
 
 
-def alone_in(name: str, ops: Ops, frames: int) -> NDArray[np.float32]:
+def alone_in(name: str, ops: Program, frames: int) -> NDArray[np.float32]:
     core = oracle.core(name, ops=ops)
     caller = Caller(core, 0, talk(frames), seed=3, sampling=GREEDY)
     for _ in range(frames):
@@ -172,7 +171,7 @@ def test_a_persona_is_known_before_the_first_frame() -> None:
     for _ in range(12):
         step(core, [caller])
     assert core._slots[0].position == 1 + told + 11  # the model's own row, the persona, and a row a frame after it
-    assert not np.allclose(caller.sounds[2:], alone_in(LONG, BACKENDS["plain"], 12)[2:], atol=1e-3)
+    assert not np.allclose(caller.sounds[2:], alone_in(LONG, PROGRAMS["plain"], 12)[2:], atol=1e-3)
 
 
 def test_what_is_known_of_the_caller_is_read_behind_the_persona_before_the_first_frame() -> None:
@@ -211,7 +210,7 @@ def meaning(core: MoshiCore, name: str, text: str) -> NDArray[np.float32]:
     return np.asarray(table[core._tokenizer.encode(text)].mean(0).numpy())
 
 
-def test_words_added_to_the_input_are_their_mean_embedding_for_a_while(ops: Ops) -> None:
+def test_words_added_to_the_input_are_their_mean_embedding_for_a_while(ops: Program) -> None:
     added, by_hand = (oracle.core(LONG, ops=ops) for _ in range(2))
     frames = 5 + ADDED + 3
     callers = [Caller(core, 0, talk(frames), seed=3, sampling=GREEDY) for core in (added, by_hand)]
@@ -268,7 +267,7 @@ def test_words_on_the_input_outlast_renewals() -> None:
     assert [event.id for event in caller.of(Injected)] == [1]
 
 
-def test_words_on_one_call_s_input_leave_the_others_as_they_are(ops: Ops) -> None:
+def test_words_on_one_call_s_input_leave_the_others_as_they_are(ops: Program) -> None:
     def other(injects: bool) -> NDArray[np.float32]:
         core = oracle.core(LONG, ops=ops)
         callers = [Caller(core, slot, talk(15, seed=slot), seed=slot) for slot in range(2)]
@@ -343,7 +342,7 @@ def test_a_sampling_that_makes_no_sense_is_refused(name: str, value: float) -> N
         oracle.core("moshi").open(0, Opening(sampling={name: value}))
 
 
-def test_ten_renewals_leave_a_call_as_if_it_had_just_begun_with_its_last_rows(ops: Ops) -> None:
+def test_ten_renewals_leave_a_call_as_if_it_had_just_begun_with_its_last_rows(ops: Program) -> None:
     core = oracle.core("moshi", slots=2, ops=ops)
     rows, renewed = [], 0
     other = Caller(core, 1, talk(400, seed=9))
@@ -369,14 +368,10 @@ def test_ten_renewals_leave_a_call_as_if_it_had_just_begun_with_its_last_rows(op
 def compare(core: MoshiCore, call: Any, given: NDArray[np.int64]) -> None:
     """The call's keys and values are those of a fresh row that has read `given`."""
     assert call.position == len(given)
-    model = core._model
     fresh = core._rows[-1]
-    model.read(fresh, 0, given, call.vector)
-    for cache in model._state.temporal:  # type: ignore[attr-defined]
-        for stored in (cache.keys, cache.values):
-            torch.testing.assert_close(
-                stored[call.row, :, : len(given)], stored[fresh, :, : len(given)], atol=1e-5, rtol=1e-5
-            )
+    core._model.read(fresh, 0, given, call.vector)
+    kept, expected = (oracle.stored(core, row, len(given)) for row in (call.row, fresh))
+    np.testing.assert_allclose(kept, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_greeting_that_may_not_be_interrupted_is_said_to_its_end() -> None:
@@ -477,12 +472,12 @@ def test_a_vector_that_lasts_a_moment_is_in_nothing_that_is_read_again() -> None
         core.inject(0, 1, "hello", "silent", None)
         settle(core)
         call = core._slots[0]
-        return core._model._state.temporal[0].keys[call.row, :, 1 : call.position].clone()  # type: ignore[attr-defined]
+        return oracle.stored(core, call.row, call.position)[0, 0, :, 1:]
 
-    torch.testing.assert_close(keys(True), keys(False))
+    np.testing.assert_allclose(keys(True), keys(False), rtol=1e-6, atol=1e-6)
 
 
-def test_a_broken_number_does_not_outlive_its_call(ops: Ops) -> None:
+def test_a_broken_number_does_not_outlive_its_call(ops: Program) -> None:
     core = oracle.core(LONG, slots=1, ops=ops)
     broken = talk(2)
     broken[0, 7], broken[1, 9] = np.nan, np.inf

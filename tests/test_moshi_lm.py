@@ -12,20 +12,19 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from tests import oracle  # noqa: E402
-from tests.oracle import BACKENDS, NAMES, Streams  # noqa: E402
-from voice_bridge.engines.moshi.checkpoint import Weights  # noqa: E402
+from tests.oracle import NAMES, PROGRAMS, Program, Streams  # noqa: E402
+from voice_bridge.engines.moshi.checkpoint import Framework, Weights  # noqa: E402
 from voice_bridge.engines.moshi.config import model as configured  # noqa: E402
 from voice_bridge.engines.moshi.names import lm_tensors  # noqa: E402
 from voice_bridge.engines.moshi.torch.lm import Lm  # noqa: E402
-from voice_bridge.engines.moshi.torch.load import Loader, Ops, WeightKind  # noqa: E402
-from voice_bridge.engines.moshi.torch.plain import Tokens  # noqa: E402
+from voice_bridge.engines.moshi.torch.load import Loader, WeightKind  # noqa: E402
 
 FRAMES = 40
 
 
-@pytest.fixture(params=BACKENDS)
-def ops(request: pytest.FixtureRequest) -> Ops:
-    return BACKENDS[request.param]
+@pytest.fixture(params=PROGRAMS)
+def ops(request: pytest.FixtureRequest) -> Program:
+    return PROGRAMS[request.param]
 
 
 def run(streams: Streams, codes: Tensor, forced: dict[int, dict[int, int]] | None = None) -> tuple[Tensor, Tensor]:
@@ -39,7 +38,7 @@ def run(streams: Streams, codes: Tensor, forced: dict[int, dict[int, int]] | Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_greedy_tokens_are_those_of_the_reference(name: str, ops: Ops) -> None:
+def test_greedy_tokens_are_those_of_the_reference(name: str, ops: Program) -> None:
     expected = oracle.expected(name)
     tokens, logits = run(oracle.streams(name, ops=ops), expected["mimi_codes"])
     assert torch.equal(tokens, expected["greedy_tokens"])
@@ -47,7 +46,7 @@ def test_greedy_tokens_are_those_of_the_reference(name: str, ops: Ops) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "stt"])
-def test_a_forced_text_token_goes_the_way_of_a_sampled_one(name: str, ops: Ops) -> None:
+def test_a_forced_text_token_goes_the_way_of_a_sampled_one(name: str, ops: Program) -> None:
     expected = oracle.expected(name)
     forced = {10 + index: {0: int(token)} for index, token in enumerate(expected["forced_ids"])}
     tokens, logits = run(oracle.streams(name, ops=ops), expected["mimi_codes"], forced)
@@ -56,7 +55,7 @@ def test_a_forced_text_token_goes_the_way_of_a_sampled_one(name: str, ops: Ops) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_streams_come_and_go_as_in_the_reference(name: str, ops: Ops) -> None:
+def test_streams_come_and_go_as_in_the_reference(name: str, ops: Program) -> None:
     expected = oracle.expected(name)
     streams = oracle.streams(name, ops=ops)
     for frame in range(FRAMES):
@@ -70,7 +69,7 @@ def test_streams_come_and_go_as_in_the_reference(name: str, ops: Ops) -> None:
         assert torch.equal(tokens, expected["slots_tokens"][:, :, frame]), frame
 
 
-def test_the_extra_heads_are_those_of_the_reference(ops: Ops) -> None:
+def test_the_extra_heads_are_those_of_the_reference(ops: Program) -> None:
     expected = oracle.expected("stt")
     streams = oracle.streams("stt", ops=ops)
     for frame in range(FRAMES):
@@ -81,7 +80,7 @@ def test_the_extra_heads_are_those_of_the_reference(ops: Ops) -> None:
 
 @pytest.mark.parametrize("name", ["moshi", "quantizable"])
 @pytest.mark.parametrize("length", [1, 5, 16, 37])
-def test_a_stretch_read_at_once_is_the_same_as_row_by_row(name: str, length: int, ops: Ops) -> None:
+def test_a_stretch_read_at_once_is_the_same_as_row_by_row(name: str, length: int, ops: Program) -> None:
     """Also when it is longer than the context."""
     generator = torch.Generator().manual_seed(length)
     one, other = oracle.streams(name, ops=ops), oracle.streams(name, ops=ops)
@@ -91,34 +90,32 @@ def test_a_stretch_read_at_once_is_the_same_as_row_by_row(name: str, length: int
             streams.step(codes[:, :, frame], [0, 1])
     config = one.config
     rows = torch.randint(config.card, (length, 1 + config.streams), generator=generator)
-    position = torch.arange(3, 3 + length)
-    with torch.no_grad():
-        at_once = one.lm.read(one.state, rows, Tokens(torch.zeros_like(position), position, length, 3))
-        parts = [
-            other.lm.read(other.state, rows[i : i + 1], Tokens(torch.zeros(1).long(), position[i : i + 1], 1, 3 + i))
-            for i in range(length)
-        ]
+    at_once, parts = one.read(0, rows), [other.read(0, row[None]) for row in rows]
     torch.testing.assert_close(at_once, torch.cat(parts), atol=1e-5, rtol=1e-5)
-    for streams in (one, other):
-        streams.frames[0] += length
     after = [streams.step(codes[:1, :, 3], [0]) for streams in (one, other)]
     torch.testing.assert_close(after[0].logits, after[1].logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["schedule", "grouped"])
-def test_models_of_other_shapes_are_those_of_the_reference(name: str, ops: Ops) -> None:
+def test_models_of_other_shapes_are_those_of_the_reference(name: str, ops: Program) -> None:
     folder = oracle.FOLDER.parent / "variants" / name
     config = configured(json.loads((folder / "config.json").read_text()), {}).lm
     expected = load_file(folder / "expected.safetensors")
-    lm = Lm(config, Loader(Weights(folder / "model.safetensors", lm_tensors(config), strict=True), oracle.CPU, ops=ops))
-    streams = Streams(lm)
+    framework: Framework = "mlx" if ops == "mlx" else "pt"
+    weights = Weights(folder / "model.safetensors", lm_tensors(config), framework, strict=True)
+    if ops == "mlx":
+        from tests import oracle_mlx
+
+        streams = oracle_mlx.streams(config, weights)
+    else:
+        streams = Streams(Lm(config, Loader(weights, oracle.CPU, ops=ops)))
     for frame in range(expected["codes"].shape[2]):
         step = streams.step(expected["codes"][:, :, frame], [0, 1])
         assert torch.equal(streams.complete(step, [0, 1]), expected["tokens"][:, :, frame]), frame
         torch.testing.assert_close(step.logits, expected["logits"][:, frame], atol=1e-4, rtol=0)
 
 
-def divergence(name: str, kind: WeightKind, ops: Ops, keys: torch.dtype) -> tuple[float, Tensor, Tensor]:
+def divergence(name: str, kind: WeightKind, ops: Program, keys: torch.dtype) -> tuple[float, Tensor, Tensor]:
     """Mean KL of the text distribution, its logits and the exact ones, both reading the reference's tokens."""
     expected = oracle.expected(name)
     exact, rough = oracle.streams(name, ops=ops), oracle.streams(name, kind, ops, keys=keys)
@@ -138,7 +135,9 @@ def divergence(name: str, kind: WeightKind, ops: Ops, keys: torch.dtype) -> tupl
     ("kind", "keys"),
     [("float32", torch.int8), ("float32", torch.bfloat16), ("bf16", torch.bfloat16), ("int8", torch.float32)],
 )
-def test_fewer_bits_change_little(name: str, kind: WeightKind, keys: torch.dtype, ops: Ops) -> None:
+def test_fewer_bits_change_little(name: str, kind: WeightKind, keys: torch.dtype, ops: Program) -> None:
+    if ops == "mlx" and (keys == torch.int8 or (kind == "int8" and name == "moshi")):
+        pytest.skip("MLX keeps keys in 16 bits at least, and wants whole groups of weights")
     kl, exact, rough = divergence(name, kind, ops, keys)
     assert kl <= 0.01
     error = float((exact - rough).abs().max())

@@ -29,6 +29,8 @@ SERVER = Machine("plain", "", 64 * GIB, 60 * GIB, 400e9, 0, False, 32, 64 * GIB,
 H200 = Machine("nvidia", "H200", 141 * GIB, 140 * GIB, 4.8e12, 6, True, 16, 512 * GIB, 500 * GIB, 100e9)
 L4 = Machine("nvidia", "L4", int(22.5 * GIB), 22 * GIB, 300e9, 2, False, 8, 32 * GIB, 30 * GIB, 40e9)
 MAC = Machine("apple", "Apple M4 Max", 96 * GIB, 90 * GIB, 410e9, 5, False, 16, 128 * GIB, 100 * GIB, 300e9)
+SMALL_MAC = Machine("apple", "Apple M1 Pro", 10 * GIB, 10 * GIB, 200e9, 0, False, 10, 16 * GIB, 12 * GIB, 100e9)
+M1 = Machine("apple", "Apple M1", 10 * GIB, 10 * GIB, 68e9, 0, False, 8, 16 * GIB, 12 * GIB, 60e9)
 ORACLE = str(Path(__file__).parent / "data/oracle/moshi")
 
 
@@ -57,6 +59,8 @@ def test_the_test_line_is_taken_by_name_on_any_machine(device: str, machine: Mac
         (H200, "cuda", "moshi", "kyutai/moshiko-pytorch-bf16"),
         (L4, "cuda", "moshi", "kyutai/moshiko-pytorch-q8"),
         (SERVER, "cpu", "moshi", "kyutai/moshiko-pytorch-q8"),
+        (MAC, "mlx", "moshi", "kyutai/moshiko-mlx-bf16"),
+        (SMALL_MAC, "mlx", "moshi", "kyutai/moshiko-mlx-q4"),
         (PLAIN, "", "cascade", ""),
     ],
 )
@@ -90,6 +94,27 @@ def test_moshi_that_was_asked_for_is_tried_even_where_it_seems_too_slow() -> Non
     assert not choice.fit.holds
 
 
+def test_apple_silicon_takes_mlx_unless_the_cpu_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = choose("moshi", "", MAC, "")
+    assert choice.options["keys"] == "bf16"
+    assert choice.fit
+    assert (choice.fit.bandwidth, choice.fit.free) == (410e9, 90 * GIB)
+    assert choose("moshi", "cpu", MAC, "").options["device"] == "cpu"
+    assert choose("moshi", "mlx", PLAIN, "", {"weights": "int4", "model": ORACLE}).options["device"] == "mlx"
+    lack(monkeypatch, "mlx")
+    with pytest.raises(NoEngine, match=r"mlx not installed: `make setup`, or pip install 'voice-bridge\[mlx\]'"):
+        choose("moshi", "", MAC, "")
+    lack(monkeypatch, "torch")
+    assert choose("moshi", "", MAC, "").name == "moshi"
+
+
+def test_the_first_m1_is_too_slow_for_moshi_and_takes_the_cascade() -> None:
+    """68 GB a second read four bits of every weight, and a call's keys and values, in about a hundred milliseconds."""
+    choice = choose("auto", "", M1, "")
+    assert choice.name == "cascade"
+    assert "Moshi is too slow here: kyutai/moshiko-mlx-q4 in int4 on MLX on Apple M1" in choice.reason
+
+
 def test_a_gpu_is_left_alone_when_the_cpu_was_asked_for() -> None:
     choice = choose("moshi", "cpu", replace(H200, gpu_id="GPU-1"), "")
     assert choice.options["device"] == "cpu"
@@ -121,7 +146,7 @@ def test_slots_are_bounded_by_what_was_asked_and_by_memory() -> None:
 @pytest.mark.parametrize(
     ("device", "machine", "options", "said"),
     [
-        ("mlx", MAC, {}, "voice.moshi.device = mlx: this version has no MLX engine yet; take cpu"),
+        ("", replace(M1, free=6 * GIB), {}, "MLX on Apple M1 has 6.4 GB free: take a smaller model, a faster machine"),
         ("cuda", PLAIN, {}, "voice.moshi.device = cuda: no NVIDIA GPU answers here"),
         ("", replace(L4, capability=(7, 5)), {}, "compute capability 7.5 and Moshi needs 8.0: take voice.moshi.device"),
         ("", L4, {"weights": "bf16", "model": "no such model"}, "voice.model: no such model: there is no such folder"),
@@ -222,9 +247,9 @@ def test_the_address_of_an_endpoint_tells_what_is_spoken_there(
 
 def test_what_is_missing_is_found_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert [name for name in registry.NEEDED if find_spec(name) is None] == registry.missing()
+    assert [name for name in ("torch", *registry.NEEDED) if find_spec(name) is None] == registry.missing("torch")
     monkeypatch.setattr(registry, "NEEDED", ("json", "no_such_module"))
-    assert registry.missing() == ["no_such_module"]
+    assert registry.missing("torch")[-1] == "no_such_module"
 
 
 @pytest.mark.parametrize("name", ["mosh", "", "Echo"])

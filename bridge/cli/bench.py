@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,17 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ...codecs.framing import FRAME_SECONDS
-from ...engines import registry
+from ...engines import hardware, registry
 from ...engines.base import STEP_LIMIT
 from ...engines.hardware import GB
 from ...engines.moshi.config import ModelError
+from ...engines.moshi.measure import SHAPES, Setting, Step
 from . import operator
 from .chart import as_svg
 
 if TYPE_CHECKING:
     from ...engines.moshi.torch.against import Row
-    from ...engines.moshi.torch.bench import Step
-    from ...engines.moshi.torch.specimen import Setting
 
 RUNS = 5
 RUNS_AGAINST = 12  # as many as find the machine undisturbed at least once
@@ -34,7 +34,9 @@ CONTEXTS = "50,3000"  # a call that has just begun, and one whose context is ful
 
 Shape = Annotated[str, typer.Option(help="Random weights at this shape: 7b, small or tiny.")]
 Model = Annotated[str, typer.Option(help="Measure this model, a folder or repository, instead.")]
-Weights = Annotated[str, typer.Option(help="bf16, int8, int4, fp8 or float32; int8 if not given, on a GPU bf16.")]
+Weights = Annotated[
+    str, typer.Option(help="bf16, int8, int4, fp8 or float32; int8 if not given; on a GPU bf16, MLX int4.")
+]
 Pin = Annotated[int | None, typer.Option(min=0, metavar="CORE", help="Stay on this core.")]
 Against = Annotated[str, typer.Option(metavar="reference", help="Compare with the reference package, in turns.")]
 Python = Annotated[Path | None, typer.Option(help="The python of a venv that has the package moshi.")]
@@ -46,7 +48,7 @@ def bench(
     model: Model = "",
     weights: Weights = "",
     keys: Annotated[str, typer.Option(help="Keys and values: bf16, int8 or float32.")] = "bf16",
-    device: Annotated[str, typer.Option(help="cpu or cuda; cuda where there is one.")] = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda or mlx; the GPU where there is one.")] = "",
     calls: Annotated[int, typer.Option(min=1, help="Calls at once, from 1 up by doubling.")] = 16,
     context: Annotated[str, typer.Option(help="Frames that each call has gone, with commas between.")] = CONTEXTS,
     runs: Annotated[int | None, typer.Option(min=1, help="The best of so many counts: 5, against others 12.")] = None,
@@ -70,14 +72,17 @@ def bench(
       voice-bridge bench
       voice-bridge bench --model models/moshika --weights int4 --calls 4
       voice-bridge bench --shape small --context 50,3000 --plot steps.svg
+      voice-bridge bench --device mlx --weights int4 --calls 4
       voice-bridge bench --against reference --reference-python ref/bin/python
     """
     if against and (against != "reference" or not reference_python):
         raise typer.BadParameter("there is `--against reference`, with --reference-python PATH")
     if plot and (against or not plot.absolute().parent.is_dir()):
         raise typer.BadParameter(f"--plot {plot} needs a folder that is there, and leave out --against")
-    if lacks := registry.missing():
-        operator.fail(f"{', '.join(lacks)} not installed: `make setup`, or pip install 'voice-bridge[torch]'")
+    device = device or ("mlx" if hardware.this_host().chip and not against else "")
+    program: registry.Program = "mlx" if device == "mlx" else "torch"
+    if lacks := registry.missing(program):
+        operator.fail(f"{', '.join(lacks)} not installed: `make setup`, or pip install 'voice-bridge[{program}]'")
     if pin is None and against:
         pin = min(_cores())
     _stay_on(pin)
@@ -93,24 +98,38 @@ def bench(
 
 def _setting(shape: str, model: str, weights: str, keys: str, device: str, threads: int) -> Setting:
     """What is asked for, checked; torch is told how many threads it has."""
+    if device == "mlx":
+        return _mlx_setting(shape, model, weights, keys)
     import torch
 
-    from ...engines.moshi.torch import engine, load, specimen
+    from ...engines.moshi.torch import engine, load
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     weights = weights or ("bf16" if device == "cuda" else "int8")
-    setting = specimen.Setting(
-        shape=_known("--shape", shape, list(specimen.SHAPES)),
+    setting = Setting(
+        shape=_known("--shape", shape, list(SHAPES)),
         model=model,
         weights=next(kind for kind in load.KINDS if kind == _known("--weights", weights, load.KINDS)),
         keys=_known("--keys", keys, list(engine.DTYPES)),
-        device="cuda" if _known("--device", device, ["cpu", "cuda"]) == "cuda" else "cpu",
+        device="cuda" if _known("--device", device, ["cpu", "cuda", "mlx"]) == "cuda" else "cpu",
         threads=threads or len(_cores()),
     )
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError("--device cuda: torch sees no NVIDIA GPU; install its driver, or take cpu")
     torch.set_num_threads(setting.threads)
     return setting
+
+
+def _mlx_setting(shape: str, model: str, weights: str, keys: str) -> Setting:
+    from ...engines.moshi.mlx import engine, load
+
+    return Setting(
+        shape=_known("--shape", shape, list(SHAPES)),
+        model=model,
+        weights=next(kind for kind in load.KINDS if kind == _known("--weights", weights or "int4", load.KINDS)),
+        keys=_known("--keys", keys, list(engine.DTYPES)),
+        device="mlx",
+    )
 
 
 def _known(option: str, value: str, known: Sequence[str]) -> str:
@@ -155,8 +174,8 @@ def _saying() -> Iterator[Any]:
 
 
 def _measure(setting: Setting, most: int, contexts: Sequence[int], runs: int, plot: Path | None, as_json: bool) -> None:
-    from ...engines.moshi.torch import bench as engine
-
+    place = "mlx" if setting.device == "mlx" else "torch"
+    engine: Any = import_module(f"voice_bridge.engines.moshi.{place}.bench")
     with _saying() as say:
         steps, bandwidth = engine.measure(setting, most, contexts, runs, say)
     room = max(step.calls for step in steps)
@@ -193,7 +212,8 @@ def _report(setting: Setting, steps: Sequence[Step], bandwidth: float) -> dict[s
 
 
 def _title(setting: Setting) -> str:
-    where = "a GPU" if setting.device == "cuda" else f"{setting.threads} thread{'s' * (setting.threads > 1)}"
+    threads = f"{setting.threads} thread{'s' * (setting.threads > 1)}"
+    where = {"cuda": "a GPU", "mlx": "MLX", "cpu": threads}[setting.device]
     what = setting.model or f"random weights, shape {setting.shape}"
     return f"{what}, {setting.weights}, keys {setting.keys}, on {where}"
 

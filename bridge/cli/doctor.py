@@ -226,7 +226,10 @@ def check_moshi(settings: Settings, machine: Machine) -> Iterator[Row]:
     assert choice.fit
     yield check_model(str(choice.options["model"]), "problem" if taken else "note")
     yield from check_fit(choice.fit, choice.slots)
-    yield check_compiler(*(("CXX", "c++") if choice.fit.device == "cpu" else ("CC", "cc")))
+    if choice.fit.device == "mlx":
+        yield check_mlx(choice.fit, machine)
+    else:
+        yield check_compiler(*(("CXX", "c++") if choice.fit.device == "cpu" else ("CC", "cc")))
 
 
 def check_model(model: str, incomplete: State) -> Row:
@@ -275,6 +278,26 @@ def check_fit(fit: Fit, slots: int) -> Iterator[Row]:
         yield Row("Moshi", "Step", "ok", text)
     else:
         yield Row("Moshi", "Step", "note", text, f"{fit.remedy[0].upper()}{fit.remedy[1:]}.")
+
+
+def check_mlx(fit: Fit, machine: Machine) -> Row:
+    """What MLX computes on, and how much of a Mac's memory it may take."""
+    version = f"mlx {_version('mlx')}"
+    if machine.kind != "apple":
+        return Row(
+            "Moshi",
+            "MLX",
+            "note",
+            f"{version} on the CPU",
+            "For trying things out: voice.moshi.device = cpu is faster.",
+        )
+    left = machine.host_memory - machine.memory
+    text = f"{version} may take {size(machine.memory)} of the Mac's memory, and leaves {size(left)} to the rest"
+    if not fit.room:
+        return Row(
+            "Moshi", "MLX", "note", text, "sudo sysctl iogpu.wired_limit_mb=MB grants it more, until the next start."
+        )
+    return Row("Moshi", "MLX", "ok", text)
 
 
 def check_compiler(variable: str, usual: str) -> Row:

@@ -182,6 +182,7 @@ class Metrics(Collector):
         self.engine_restarts: Callable[[], int] = int
         self.engine_dropped: Callable[[], int] = int
         self.step_seconds: Callable[[], float] = float
+        self.engine_memory: Callable[[], int] = int
         # And whoever owns the mind.
         self.memory_ready: Callable[[], bool] = bool
         self.memory_restarts: Callable[[], int] = int
@@ -269,6 +270,7 @@ class Metrics(Collector):
         yield _gauge("queue_depth", "Frames that wait for the engine.", self.queue_depth())
         yield _counter("engine_dropped_frames", "Frames that the engine had no time for.", self.engine_dropped())
         yield _gauge("step_seconds", "What a step of all offered slots is expected to take.", self.step_seconds())
+        yield _gauge("engine_memory_bytes", "What the engine takes of its GPU's memory.", self.engine_memory())
 
     def _memory(self) -> Iterator[Metric]:
         yield _gauge("memory_ready", "1 when callers are remembered.", float(self.memory_ready()))

@@ -96,6 +96,9 @@ class CascadeCore:
     def step_time(self, n: int) -> float:
         return self._slot_seconds * n
 
+    def device_memory(self) -> int:
+        return 0
+
     def stop(self) -> None:
         """End every thread and process of it; for whoever has it in a process that goes on."""
         self._ear.stop()

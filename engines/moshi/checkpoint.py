@@ -15,6 +15,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -105,6 +106,18 @@ class Place(NamedTuple):
     group: int = 0
 
 
+class _MlxFile:
+    """A file as MLX reads it, each tensor when it is computed with: safetensors has no bfloat16 for MLX."""
+
+    def __init__(self, file: Path) -> None:
+        self._tensors = import_module("mlx.core").load(str(file))
+
+    def get_tensor(self, name: str) -> Any:
+        return self._tensors[name]
+
+    get_slice = get_tensor
+
+
 class Weights:
     """A model's tensors by our names, wherever and however its file has them. Raises `ModelError` if one is not there.
 
@@ -186,7 +199,7 @@ class Weights:
         size = entry.size // sets
         if self._mapping is None or self._mapping[0] != entry.file or self._touched + size > MAPPED:
             self._mapping = None  # the old one goes before the new one comes
-            self._mapping = (entry.file, safe_open(entry.file, framework=self._framework, device=self._device))
+            self._mapping = (entry.file, self._map(entry.file))
             self._touched = 0
         self._touched += size
         mapped = self._mapping[1]
@@ -194,6 +207,11 @@ class Weights:
             return mapped.get_tensor(part)
         rows = entry.shape[0] // sets
         return mapped.get_slice(part)[number * rows : (number + 1) * rows]
+
+    def _map(self, file: Path) -> Any:
+        if self._framework == "mlx":
+            return _MlxFile(file)
+        return safe_open(file, framework=self._framework, device=self._device)
 
     def _find_all(self, path: Path) -> dict[str, Place]:
         found = {name: self._find(name, shape) for name, shape in self._wanted.items()}

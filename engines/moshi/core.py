@@ -221,6 +221,9 @@ class MoshiCore:
     def step_time(self, n: int) -> float:
         return self._rehearsed(n) * max(1.0, self._slower)
 
+    def device_memory(self) -> int:
+        return self._model.memory()
+
     def _rehearsed(self, n: int) -> float:
         return float(np.interp(n, self._steps_of, self._seconds))
 

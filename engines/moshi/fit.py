@@ -13,7 +13,7 @@ from ..hardware import GB, Machine
 from . import config
 from .config import LmConfig, TransformerConfig
 
-Device: TypeAlias = Literal["cuda", "cpu"]
+Device: TypeAlias = Literal["cuda", "mlx", "cpu"]
 Weights: TypeAlias = Literal["bf16", "int8", "int4", "fp8", "float32"]
 Keys: TypeAlias = Literal["bf16", "int8", "float32"]
 
@@ -22,8 +22,12 @@ WEIGHT_BYTES: dict[Weights, float] = {"bf16": 2, "int8": 1, "int4": 0.625, "fp8"
 KEY_BYTES: dict[Keys, float] = {"bf16": 2, "int8": 1 + 1 / 64, "float32": 4}
 
 # What is tried where nothing was asked for, the best first.
-WEIGHTS: dict[Device, tuple[Weights, ...]] = {"cuda": ("bf16", "int8", "int4"), "cpu": ("int8", "int4")}
-KEYS: tuple[Keys, ...] = ("bf16", "int8")
+WEIGHTS: dict[Device, tuple[Weights, ...]] = {
+    "cuda": ("bf16", "int8", "int4"),
+    "mlx": ("bf16", "int8", "int4"),
+    "cpu": ("int8", "int4"),
+}
+KEYS: dict[Device, tuple[Keys, ...]] = {"cuda": ("bf16", "int8"), "mlx": ("bf16",), "cpu": ("bf16", "int8")}
 SMALLER: dict[Weights, Weights] = {"float32": "bf16", "bf16": "int8", "fp8": "int4", "int8": "int4"}
 
 # The repositories that hold the 7B in about the form that is computed with: the least to download.
@@ -34,16 +38,22 @@ MODELS: dict[Weights, str] = {
     "fp8": "kyutai/moshiko-pytorch-bf16",
     "float32": "kyutai/moshiko-pytorch-bf16",
 }
+MLX_MODELS: dict[Weights, str] = {
+    "bf16": "kyutai/moshiko-mlx-bf16",
+    "int8": "kyutai/moshiko-mlx-q8",
+    "int4": "kyutai/moshiko-mlx-q4",
+}
 STORED: dict[str, Weights] = {"-q8": "int8", "-q4": "int4"}  # how such a repository's name ends
 
 ROOM = 0.95  # of the memory that is free: the rest goes to fragments
-WORK: dict[Device, float] = {"cuda": 2 * GB, "cpu": 1 * GB}  # torch, its buffers, and Mimi (0.4 GB)
+WORK: dict[Device, float] = {"cuda": 2 * GB, "mlx": 1.5 * GB, "cpu": 1 * GB}  # torch or MLX, buffers, Mimi (0.4 GB)
 MIMI_CALL = 24_000_000  # bytes of a call in Mimi: 16 layers of 250 keys and values, and what convolutions carry over
 MOST = 128  # calls; more were never measured
-SHARE = 0.75  # of the memory's bandwidth that a step reaches
-# Seconds for Mimi and for everything that does not wait for memory; on a CPU of one core, shared by its cores.
-STEP: dict[Device, float] = {"cuda": 0.002, "cpu": 0.030}
-CALL: dict[Device, float] = {"cuda": 0.0001, "cpu": 0.010}
+SHARE: dict[Device, float] = {"cuda": 0.75, "mlx": 0.8, "cpu": 0.75}  # of the bandwidth; on MLX as others report
+# Seconds for Mimi and for everything that does not wait for memory; on a CPU of one core, shared by its cores. MLX's
+# are estimates: no Mac has been measured.
+STEP: dict[Device, float] = {"cuda": 0.002, "mlx": 0.008, "cpu": 0.030}
+CALL: dict[Device, float] = {"cuda": 0.0001, "mlx": 0.003, "cpu": 0.010}
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ class Fit:
         """Seconds that a step of so many calls of full age is expected to take."""
         shared = self.cores if self.device == "cpu" else 1
         return (STEP[self.device] + calls * CALL[self.device]) / shared + (self.read + calls * self.ring) / (
-            SHARE * self.bandwidth
+            SHARE[self.device] * self.bandwidth
         )
 
     @property
@@ -99,7 +109,7 @@ class Fit:
         """What to do when a step takes too long, or when the model does not fit."""
         if smaller := SMALLER.get(self.weights):
             return f"take voice.moshi.weights = {smaller}"
-        if self.keys != "int8":
+        if self.keys != "int8" and "int8" in KEYS[self.device]:
             return "take voice.moshi.keys = int8"
         return "take a smaller model, a faster machine, or voice.provider = cascade"
 
@@ -117,9 +127,10 @@ def fit(
     return next((form for form in fitting if form.holds), fitting[-1] if fitting else forms[-1])
 
 
-def repository(weights: str) -> str:
-    """Where the 7B is published for these weights."""
-    return MODELS[cast("Weights", weights)]
+def repository(weights: str, device: Device = "cpu") -> str:
+    """Where the 7B is published for these weights, in the layout of this device if there is one."""
+    form = cast("Weights", weights)
+    return MLX_MODELS.get(form, MODELS[form]) if device == "mlx" else MODELS[form]
 
 
 def _forms(device: Device, weights: str, keys: str, model: str) -> Iterator[tuple[Weights, Keys]]:
@@ -128,7 +139,7 @@ def _forms(device: Device, weights: str, keys: str, model: str) -> Iterator[tupl
     stored = next((form for end, form in STORED.items() if model.endswith(end)), None)
     if stored and not weights:  # nothing is won by more bits than the model has
         tried = tuple(form for form in tried if WEIGHT_BYTES[form] <= WEIGHT_BYTES[stored])
-    best: tuple[Keys, ...] = ("float32",) if weights == "float32" else KEYS
+    best: tuple[Keys, ...] = ("float32",) if weights == "float32" else KEYS[device]
     yield from product(tried, (cast("Keys", keys),) if keys else best)
 
 
@@ -139,7 +150,7 @@ def _fit(machine: Machine, device: Device, lm: LmConfig, weights: Weights, keys:
     ring = int(temporal.context * frame)
     read = int(multiplied * WEIGHT_BYTES[weights])
     tables = int(looked_up * max(2, WEIGHT_BYTES[weights]))
-    on_gpu = device == "cuda"
+    on_gpu = device == "cuda" or (device == "mlx" and machine.kind == "apple")
     return Fit(
         device=device,
         weights=weights,

@@ -84,6 +84,9 @@ class Model(Protocol):
     def encode(self, pcm: Floats) -> Ints:
         """Codes [frames, codebooks] of a piece of sound [frames * 1920] by itself."""
 
+    def memory(self) -> int:
+        """Bytes that it takes of its device, with what is kept for the next step; 0 for the process's own memory."""
+
 
 def noise(seeds: Sequence[int], frames: Sequence[int], count: int) -> Floats:
     """Numbers from 0 to 1 [n, count] that depend on seed, frame and column only: a call draws the same anywhere."""

@@ -23,11 +23,12 @@ from ...base import FRAME
 from ..checkpoint import Plain
 from ..config import ModelError
 from ..config import model as configured
-from .bench import MOST, SETTLED, SPAN, Stand, bandwidth, interleave, timed
+from ..measure import MOST, SETTLED, SHAPES, SPAN, Setting, interleave, timed
+from .bench import Stand, bandwidth
 from .load import Loader, WeightKind
 from .mimi import Mimi
 from .model import TorchModel
-from .specimen import SHAPES, Setting, linears, load, ops_for
+from .specimen import linears, load, ops_for
 
 SCRIPT = Path(__file__).with_name("reference.py")
 ENVIRONMENT = {"NO_TORCH_COMPILE": "1", "HF_HUB_OFFLINE": "1"}

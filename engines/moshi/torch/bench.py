@@ -4,48 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from statistics import median
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from ...base import FRAME
 from ..config import Sampling
+from ..measure import READ, READS, SETTLED, Setting, Step, Work, host_bandwidth, interleave, step, timed
 from ..model import Place
 from ..names import mimi_tensors
 from .lm import Draw
 from .model import TorchModel
 from .plain import Tokens
-from .specimen import Setting, load
-
-SPAN = 0.05  # seconds that one timing should take, so that the clock's grain does not count
-MOST = 20  # steps in it at most
-READ = 256 << 20  # bytes read to find the bandwidth: far more than any cache holds
-READS = 3  # times, the best counts
-SETTLED = 500  # frames that Mimi has gone: its windows are full
-
-Work: TypeAlias = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One size of step. Seconds; parts are of the best run, and add up to about `best`."""
-
-    calls: int
-    context: int
-    best: float
-    median: float
-    parts: Mapping[str, float]
-    bytes: float
-    """What must be read for it."""
-
-    def share(self, bandwidth: float) -> float:
-        """Of the bandwidth, if nothing were read twice."""
-        return self.bytes / self.best / bandwidth
+from .specimen import load
 
 
 class Stand:
@@ -119,7 +91,7 @@ def measure(
             taken = interleave(runners | {"byte": lambda: 1 / bandwidth(setting)}, runs)
             byte = min(byte, *taken["byte"])
             read = fit.read + codec * torch.float32.itemsize + calls * fit.ring * context / longest
-            steps.append(_step(calls, context, taken, read))
+            steps.append(step(calls, context, taken, read))
     return steps, 1 / byte
 
 
@@ -131,40 +103,6 @@ def _runners(stand: Stand, cuda: bool) -> dict[str, Callable[[], float]]:
         return {name: timed(work) for name, work in (works | {"all": stand.tick}).items()}
     captured = {name: _captured(work) for name, work in works.items()}
     return {name: timed(work, torch.cuda.synchronize) for name, work in (captured | {"all": stand.tick}).items()}
-
-
-def _step(calls: int, context: int, taken: Mapping[str, Sequence[float]], read: float) -> Step:
-    best = {name: min(seconds) for name, seconds in taken.items()}
-    decode = best.get("decode", 0.0)
-    parts = {
-        "Mimi encode": best["encode"],
-        "temporal": best["temporal"],
-        "depth": max(0.0, best["lm"] - best["temporal"]),
-        "Mimi decode": decode,
-        "rest": max(0.0, best["all"] - best["encode"] - best["lm"] - decode),
-    }
-    return Step(calls, context, best["all"], median(taken["all"]), parts, read)
-
-
-def timed(work: Work, sync: Callable[[], None] = lambda: None) -> Callable[[], float]:
-    """A function that gives the seconds that `work` takes, after once that does not count."""
-    work()
-    sync()
-    began = time.perf_counter()
-    work()
-    sync()
-    steps = max(1, min(MOST, round(SPAN / (time.perf_counter() - began))))
-
-    def run() -> float:
-        work()
-        sync()
-        began = time.perf_counter()
-        for _ in range(steps):
-            work()
-        sync()
-        return (time.perf_counter() - began) / steps
-
-    return run
 
 
 def _captured(work: Work) -> Work:
@@ -184,27 +122,11 @@ def _captured(work: Work) -> Work:
     return replay
 
 
-def interleave(works: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
-    """What each takes, in turns: whatever else the machine does meets all alike."""
-    taken: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(runs):
-        for name, work in works.items():
-            taken[name].append(work())
-    return taken
-
-
 def bandwidth(setting: Setting) -> float:
     """Bytes a second that can be read where the model computes, with as many threads."""
     if setting.device == "cuda":
         return _cuda_bandwidth()
-    parts = np.ones((setting.threads, READ // setting.threads // 4), np.float32)
-    best = math.inf
-    with ThreadPoolExecutor(setting.threads) as pool:
-        for _ in range(READS):
-            began = time.perf_counter()
-            list(pool.map(np.max, parts))
-            best = min(best, time.perf_counter() - began)
-    return parts.nbytes / best
+    return host_bandwidth(setting.threads)
 
 
 def _cuda_bandwidth() -> float:

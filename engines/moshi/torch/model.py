@@ -129,6 +129,9 @@ class TorchModel:
         ]
         return torch.cat(codes).cpu().numpy()
 
+    def memory(self) -> int:
+        return torch.cuda.memory_reserved() if self._device.type == "cuda" else 0
+
 
 class _Table:
     """A condition's words as vectors."""

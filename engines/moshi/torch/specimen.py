@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,9 +12,10 @@ from torch import Tensor
 from ... import hardware
 from ...hardware import GB
 from ..checkpoint import Checkpoint, Groups, Plain, Rows8, Stored
-from ..config import MOSHI_7B, Json, ModelError
+from ..config import ModelError
 from ..config import model as configured
 from ..fit import Device, Fit, fit
+from ..measure import SHAPES, Setting
 from ..names import Shape, lm_tensors, mimi_tensors
 from . import cuda, native, plain
 from .engine import DTYPES
@@ -23,34 +23,10 @@ from .load import GROUP, Loader, Ops, WeightKind
 from .model import TorchModel
 from .plain import Cache
 
-# The 7B; a model of a twentieth that fits the reference's patience; and the 7B's layers with next to nothing in them,
-# so that what remains is the framework.
-SHAPES: Mapping[str, Json] = {
-    "7b": MOSHI_7B,
-    "small": MOSHI_7B
-    | {"dim": 1024, "num_heads": 16, "num_layers": 8, "depformer_dim": 512, "depformer_num_heads": 8}
-    | {"depformer_dim_feedforward": int(4.125 * 512)},
-    "tiny": MOSHI_7B
-    | {"dim": 64, "num_heads": 2, "hidden_scale": 4.5, "context": 64, "text_card": 64}
-    | {"depformer_dim": 64, "depformer_num_heads": 2, "depformer_dim_feedforward": 288},
-}
 MIDDLE = 7.5  # of the codes 0 to 15
 SLACK = 1 << 16  # numbers by which random tensors may begin apart
 ALIGNED = 64  # as memory is for vectors
 SPREAD = {"int8": 74.0, "int4": 4.6}  # standard deviation of codes that are all as likely
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is measured, and on what."""
-
-    shape: str = "7b"
-    model: str = ""
-    """A folder or repository; empty is random weights of that shape."""
-    weights: WeightKind = "int8"
-    keys: str = "bf16"
-    device: Device = "cpu"
-    threads: int = 1
 
 
 class Random:
