@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 from mlx import nn
 from rich.console import Console
 from rich.table import Table
@@ -131,7 +132,7 @@ class OurStep:
         self._lm, self._age = lm, age
         self._state = lm.state(calls, calls, mx.float32)
         for cache in (cache for caches in self._state.temporal for cache in caches):
-            cache[:] = [mx.random.normal(store.shape) for store in cache]
+            cache[:] = [_noise(store.shape) for store in cache]
         mx.eval(self._state.temporal)
         self._slots, self._frames = mx.arange(calls), mx.full((calls,), age, mx.int32)
         self._heard = mx.zeros((calls, config.heard_streams), mx.int32)
@@ -165,7 +166,7 @@ class TheirStep:
             own = cache.self_attn
             own.max_size = shape["context"]
             size = (1, own.n_kv_heads, own.max_size, own.k_head_dim)
-            own.keys, own.values = mx.random.normal(size), mx.random.normal(size)
+            own.keys, own.values = _noise(size), _noise(size)
         self._ages = [cache.self_attn for cache in self._made.transformer_cache]
 
     def stand(self, age: int) -> None:
@@ -212,7 +213,12 @@ def random_weights(path: Path) -> None:
 def _random(name: str, shape: Shape) -> mx.array:
     if len(shape) == 1:
         return mx.zeros(shape) if name.endswith("bias") else mx.ones(shape)
-    return mx.random.normal(shape) * math.prod(shape[1:]) ** -0.5
+    return _noise(shape) * math.prod(shape[1:]) ** -0.5
+
+
+def _noise(shape: Shape) -> mx.array:
+    """NumPy makes it ten times as fast as MLX on a CPU."""
+    return mx.array(np.random.default_rng(0).standard_normal(shape, np.float32))
 
 
 def codec(runs: int, most: int) -> Iterator[Row]:
@@ -265,7 +271,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10, help="turns, of which the best one counts")
     parser.add_argument("--calls", type=int, default=1, help="batches of ours up to so many")
     parser.add_argument("--what", choices=("both", "codec", "step"), default="both")
-    parser.add_argument("--weights", default="float32,int8,int4", help="of the step")
+    parser.add_argument("--weights", default="float32", help="of the step")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     if not (asked.reference / "moshi_mlx").is_dir():
