@@ -247,7 +247,7 @@ def test_a_reference_that_ends_says_why(fake: Path) -> None:
 def test_the_reference_script_needs_nothing_of_ours_and_says_what_it_lacks() -> None:
     """It runs in an environment that has the reference package and not this one; here it is the other way round, or
     the package is here without what it imports."""
-    lacks = pytest.raises(ModelError, match="No module named '(moshi|einops)'")
+    lacks = pytest.raises(ModelError, match=r"No module named '(moshi|einops)'")
     with Reference(Path(sys.executable)) as reference, lacks:
         reference.ask("threads", count=1)
 
