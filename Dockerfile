@@ -4,7 +4,7 @@ FROM python:3.12-slim-bookworm AS dependencies
 WORKDIR /src
 COPY pyproject.toml .
 RUN python -c "import tomllib; own = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        extras = (own['optional-dependencies'][extra] for extra in ('memory', 'local', 'piper')); \
+        extras = (own['optional-dependencies'][extra] for extra in ('memory', 'local', 'opus', 'piper')); \
         print(*own['dependencies'], *sum(extras, []), sep='\n')" > requirements.txt \
     && pip wheel --no-cache-dir --wheel-dir /wheels -r requirements.txt
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from itertools import count
 
@@ -24,6 +23,7 @@ from .base import (
     Sound,
 )
 from .child import Child
+from .leases import TimedLease
 from .mailbox import LOSSES, Mailbox
 from .wire import Kind, Packet
 
@@ -31,30 +31,11 @@ FEW = 16  # calls for which each frame goes at once; for more, gathering saves a
 WORKER = "voice_bridge.engines.worker"
 
 
-class HostLease:
-    """A slot held for a call that has not come yet."""
-
-    def __init__(self, engine: HostEngine, ttl: float) -> None:
-        self._engine = engine
-        self._timer = asyncio.get_running_loop().call_later(ttl, self.release)
-
-    @property
-    def live(self) -> bool:
-        return self in self._engine.leases
-
-    def release(self) -> None:
-        self._timer.cancel()
-        self._engine.leases.discard(self)
-
-
 class HostConversation(Mailbox):
-    align = 0
-
     def __init__(self, engine: HostEngine, id: int, opening: Opening) -> None:
         super().__init__(opening)
         self.id = id
         self._engine = engine
-        self._ids = count(1)
 
     def send(self, frame: Frame, at: int) -> None:
         if frame.shape != (FRAME,) or frame.dtype != np.float32:
@@ -63,29 +44,6 @@ class HostConversation(Mailbox):
         hand_over = child.gather if len(self._engine.conversations) > FEW else child.send
         if child.behind or not hand_over(wire.pack(Kind.FRAME, self.id, at, frame.data.cast("B"))):
             self.dropped += 1
-
-    def played(self, at: int) -> None:
-        self._tell(wire.Played(at))
-
-    def digit(self, digit: str) -> None:
-        self._tell(wire.Digit(digit))
-
-    def say(self, text: str, *, interruptible: bool = True) -> int:
-        id = next(self._ids)
-        self._tell(wire.Say(id, text, interruptible))
-        return id
-
-    def inject(self, context: str, *, how: str = "silent", turn: int | None = None) -> int:
-        id = next(self._ids)
-        self._tell(wire.Inject(id, context, how, turn))
-        return id
-
-    def cancel(self, id: int) -> None:
-        self._tell(wire.Cancel(id))
-
-    def forget(self) -> None:
-        super().forget()
-        self._tell(wire.Forget())
 
     def begin(self) -> None:
         """Open it in the engine process: at first, and again in each new one."""
@@ -96,7 +54,7 @@ class HostConversation(Mailbox):
             self._tell(wire.Close())
             self.deliver(Ended("closed"))
 
-    def _tell(self, tell: wire.Tell) -> None:
+    def _tell(self, tell: wire.AnyTell) -> None:
         self._engine.child.send(wire.pack_struct(Kind.TELL, tell, self.id))
 
 
@@ -118,7 +76,7 @@ class HostEngine:
         init = wire.Init(core, options, slots, environment or {})
         self.child = Child(wire.pack_struct(Kind.INIT, init), self, WORKER)
         self._remedy = remedy
-        self.leases: set[HostLease] = set()
+        self.leases: set[TimedLease] = set()
         self.conversations: dict[int, HostConversation] = {}
         self._ids = count(1)
         self._back_in = 0.0
@@ -167,9 +125,7 @@ class HostEngine:
     def reserve(self, ttl: float) -> Lease:
         if not self.capacity().free:
             raise Busy(self.trouble or "every slot is taken" if self.ready else f"not ready: {self.trouble}")
-        lease = HostLease(self, ttl)
-        self.leases.add(lease)
-        return lease
+        return TimedLease(self.leases, ttl)
 
     async def open(self, opening: Opening, lease: Lease) -> HostConversation:
         if not lease.live:

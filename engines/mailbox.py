@@ -1,27 +1,32 @@
-"""The daemon's side of a conversation that goes on elsewhere: its events until somebody reads them, and what to begin
-it with anew."""
+"""The daemon's side of a conversation that goes on elsewhere: what is asked of it, and what comes of it."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
+from itertools import count
 
 import msgspec
 
+from . import wire
 from .base import Ended, Event, Flush, Lost, Opening, Said, Sound
 
 QUEUE = 4  # frames of sound that may wait for a line that does not take them (320 ms); the oldest goes
 LOSSES = 3  # engines in a row that a conversation may lose without a sound between: it may be what kills them
 
 
-class Mailbox:
+class Mailbox(ABC):
     """Nobody who delivers waits for whoever reads."""
+
+    align = 0
 
     def __init__(self, opening: Opening) -> None:
         self.opening = opening
         """What the conversation begins with, also when it begins anew."""
         self.dropped = 0
         self.ended = False
+        self._ids = count(1)  # of what is to be said or known
         self._events: deque[Event] = deque()
         self._sounds = 0
         self._arrived: asyncio.Future[None] | None = None
@@ -48,9 +53,32 @@ class Mailbox:
         if self._arrived and not self._arrived.done():
             self._arrived.set_result(None)
 
+    def played(self, at: int) -> None:
+        self._tell(wire.Played(at))
+
+    def digit(self, digit: str) -> None:
+        self._tell(wire.Digit(digit))
+
+    def say(self, text: str, *, interruptible: bool = True) -> int:
+        id = next(self._ids)
+        self._tell(wire.Say(id, text, interruptible))
+        return id
+
+    def inject(self, context: str, *, how: str = "silent", turn: int | None = None) -> int:
+        id = next(self._ids)
+        self._tell(wire.Inject(id, context, how, turn))
+        return id
+
+    def cancel(self, id: int) -> None:
+        self._tell(wire.Cancel(id))
+
     def forget(self) -> None:
-        """Begin anew without what is known of the caller."""
         self.opening = msgspec.structs.replace(self.opening, known="")
+        self._tell(wire.Forget())
+
+    @abstractmethod
+    def _tell(self, tell: wire.AnyTell) -> None:
+        """Send it to where the conversation goes on."""
 
     def __aiter__(self) -> Mailbox:
         return self

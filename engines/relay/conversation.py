@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from contextlib import suppress
-from itertools import count
 from typing import TYPE_CHECKING, TypeAlias
 
 import aiohttp
@@ -37,14 +36,11 @@ log = logging.getLogger("voice_bridge.relay")
 
 
 class RelayConversation(Mailbox):
-    align = 0
-
     def __init__(self, engine: RelayEngine, opening: Opening) -> None:
         super().__init__(opening)
         self.door: Door | None = None
         self._engine = engine
         self._now = asyncio.get_running_loop().time
-        self._ids = count(1)
         self._link: Link | None = None
         self._outbox: deque[Item] = deque()
         self._frames = 0  # in the outbox
@@ -74,27 +70,7 @@ class RelayConversation(Mailbox):
 
     def played(self, at: int) -> None:
         if self._link:  # a later one says the same
-            self._tell(wire.Played(at))
-
-    def digit(self, digit: str) -> None:
-        self._tell(wire.Digit(digit))
-
-    def say(self, text: str, *, interruptible: bool = True) -> int:
-        id = next(self._ids)
-        self._tell(wire.Say(id, text, interruptible))
-        return id
-
-    def inject(self, context: str, *, how: str = "silent", turn: int | None = None) -> int:
-        id = next(self._ids)
-        self._tell(wire.Inject(id, context, how, turn))
-        return id
-
-    def cancel(self, id: int) -> None:
-        self._tell(wire.Cancel(id))
-
-    def forget(self) -> None:
-        super().forget()
-        self._tell(wire.Forget())
+            super().played(at)
 
     async def close(self) -> None:
         """Returns once the slot there is free, or nearly at once."""

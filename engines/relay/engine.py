@@ -10,6 +10,7 @@ import aiohttp
 
 from .. import wire
 from ..base import Busy, CannotStart, Capacity, Lease, Opening
+from ..leases import TimedLease
 from .conversation import RelayConversation
 from .door import Door
 from .endpoint import Endpoint
@@ -24,22 +25,6 @@ IDLE = 15.0  # seconds that an unused connection is kept; probes use it sooner
 log = logging.getLogger("voice_bridge.relay")
 
 
-class RelayLease:
-    """A slot held for a call that has not come yet."""
-
-    def __init__(self, engine: RelayEngine, ttl: float) -> None:
-        self._engine = engine
-        self._timer = asyncio.get_running_loop().call_later(ttl, self.release)
-
-    @property
-    def live(self) -> bool:
-        return self in self._engine.leases
-
-    def release(self) -> None:
-        self._timer.cancel()
-        self._engine.leases.discard(self)
-
-
 class RelayEngine:
     """As many conversations as the endpoints have room for, `slots` at most; 0 is no limit of our own."""
 
@@ -47,7 +32,7 @@ class RelayEngine:
     queued = 0
 
     def __init__(self, endpoints: Sequence[Endpoint], slots: int = 0) -> None:
-        self.leases: set[RelayLease] = set()
+        self.leases: set[TimedLease] = set()
         self.conversations: set[RelayConversation] = set()
         self.doors: list[Door] = []
         self._endpoints = endpoints
@@ -125,9 +110,7 @@ class RelayEngine:
     def reserve(self, ttl: float) -> Lease:
         if not self.capacity().free:
             raise Busy("every slot of every endpoint is taken" if self.ready else f"not ready: {self.trouble}")
-        lease = RelayLease(self, ttl)
-        self.leases.add(lease)
-        return lease
+        return TimedLease(self.leases, ttl)
 
     async def open(self, opening: Opening, lease: Lease) -> RelayConversation:
         if not lease.live:
