@@ -17,6 +17,7 @@ from typing import Any
 
 from voice_bridge.bridge.config import load
 from voice_bridge.bridge.daemon import Daemon
+from voice_bridge.bridge.observe import recording
 from voice_bridge.bridge.phone.clock import Clock
 from voice_bridge.bridge.phone.phone import Phone
 from voice_bridge.engines import wire
@@ -120,6 +121,8 @@ async def bridge(folder: Path, slots: int = 10, core: Core | None = None, **sett
     engine.child = InlineChild(engine, slots, core)  # type: ignore[assignment]
     async with Daemon(load(empty, given, env={}), engine) as daemon:
         yield daemon
+    # Five seconds of this clock may pass before the thread that writes recordings has done anything.
+    recording._writer.submit(int).result()
 
 
 def phone(daemon: Daemon, **options: Any) -> Phone:
