@@ -11,8 +11,9 @@ import mlx.core as mx
 from ...base import FRAME
 from ..checkpoint import Stored
 from ..config import MimiConfig
+from ..tails import Tails
 from .codec_transformer import Read, Ring, Transformer
-from .conv import Conv, Past, Tails
+from .conv import Conv, Past
 from .load import filled
 from .product import Product
 from .transformer import put

@@ -12,23 +12,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..tails import Tails
 from .load import Loader
 
 # With fewer steps than this a frame, a layer's weights outweigh what flows through it: better to copy the windows
 # and read the weights once for all streams than once a stream.
 FEW_STEPS = 8
 PLAIN = ([0, 0], [1, 1], [1, 1], 1)  # to oneDNN: no padding, stride and dilation of one, one group
-
-
-class Tails:
-    """Where each convolution of a stack keeps its last rows, in one row for each stream."""
-
-    def __init__(self) -> None:
-        self.width = 0
-
-    def take(self, width: int) -> slice:
-        self.width += width
-        return slice(self.width - width, self.width)
 
 
 class Conv:

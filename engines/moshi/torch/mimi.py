@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ...base import FRAME
 from ..config import MimiConfig
-from .conv import Conv, Tails
+from ..tails import Tails
+from .conv import Conv
 from .load import Loader
 from .plain import Tokens
 from .transformer import Caches, Transformer
