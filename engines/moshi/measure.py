@@ -12,8 +12,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .config import MOSHI_7B, Json
-from .fit import Device, Weights
+from .config import MOSHI_7B, Json, ModelConfig
+from .fit import WEIGHT_BYTES, Device, Fit, Weights
+from .names import mimi_tensors
 
 SPAN = 0.05  # seconds that one timing should take, so that the clock's grain does not count
 MOST = 20  # steps in it at most
@@ -77,6 +78,35 @@ def step(calls: int, context: int, taken: Mapping[str, Sequence[float]], read: f
         "rest": max(0.0, best["all"] - best["encode"] - best["lm"] - decode),
     }
     return Step(calls, context, best["all"], median(taken["all"]), parts, read)
+
+
+def sweep(
+    config: ModelConfig,
+    form: Fit,
+    most: int,
+    contexts: Sequence[int],
+    runs: int,
+    say: Callable[[str], None],
+    works: Callable[[int, int], Mapping[str, Callable[[], float]]],
+    bandwidth: Callable[[], float],
+) -> tuple[list[Step], float]:
+    """A step of 1, 2, 4 and up to `most` calls or as many as there is memory for, at each context.
+
+    `works` gives what takes how long, for so many calls of that age. Gives too how many bytes a second the device read
+    meanwhile, at its best.
+    """
+    most = min(most, form.room)
+    codec = sum(map(math.prod, mimi_tensors(config.mimi, config.lm.codebooks).values()))
+    longest = config.lm.temporal.context
+    steps, byte = [], math.inf
+    for context in sorted({min(context, longest) for context in contexts}):
+        for calls in sorted({most, *(1 << n for n in range(most.bit_length()))}):
+            say(f"{calls} call{'s' * (calls > 1)}, {context} frames of context")
+            taken = interleave({**works(calls, context), "byte": lambda: 1 / bandwidth()}, runs)
+            byte = min(byte, *taken["byte"])
+            read = form.read + codec * WEIGHT_BYTES["float32"] + calls * form.ring * context / longest
+            steps.append(step(calls, context, taken, read))
+    return steps, 1 / byte
 
 
 def timed(work: Work, sync: Callable[[], None] = lambda: None) -> Callable[[], float]:

@@ -17,7 +17,7 @@ from ..config import ModelError, Sampling
 from ..config import model as configured
 from ..fit import Fit, fit
 from ..loading import one_of
-from ..measure import READ, READS, SETTLED, SHAPES, Setting, Step, Work, interleave, step, timed
+from ..measure import READ, READS, SETTLED, SHAPES, Setting, Step, Work, sweep, timed
 from ..model import Place
 from ..names import Shape, lm_tensors, mimi_tensors
 from . import memory
@@ -112,28 +112,17 @@ class Stand:
 def measure(
     setting: Setting, most: int, contexts: Sequence[int], runs: int, say: Callable[[str], None]
 ) -> tuple[list[Step], float]:
-    """A step of 1, 2, 4 and up to `most` calls or as many as there is memory for, at each context.
-
-    Gives too how many bytes a second MLX's device read meanwhile, at its best. Raises `ModelError`.
-    """
+    """As `measure.sweep` says, of MLX's device. Raises `ModelError`."""
     say("loading" if setting.model else "making weights")
     model, form = load(setting, most)
-    most = min(most, form.room)
-    codec = sum(map(math.prod, mimi_tensors(model.config.mimi, model.config.lm.codebooks).values()))
-    longest = model.config.lm.temporal.context
-    steps, byte = [], math.inf
-    for context in sorted({min(context, longest) for context in contexts}):
-        for calls in sorted({most, *(1 << n for n in range(most.bit_length()))}):
-            say(f"{calls} call{'s' * (calls > 1)}, {context} frames of context")
-            stand = Stand(model, calls, context)
-            works: dict[str, Work] = {"encode": stand.encode, "lm": stand.step, "temporal": stand.temporal}
-            works |= {"decode": stand.decode} if stand.speaks else {}
-            runners = {name: timed(work) for name, work in (works | {"all": stand.tick}).items()}
-            taken = interleave(runners | {"byte": lambda: 1 / bandwidth()}, runs)
-            byte = min(byte, *taken["byte"])
-            read = form.read + codec * mx.float32.size + calls * form.ring * context / longest
-            steps.append(step(calls, context, taken, read))
-    return steps, 1 / byte
+
+    def works(calls: int, context: int) -> dict[str, Callable[[], float]]:
+        stand = Stand(model, calls, context)
+        works: dict[str, Work] = {"encode": stand.encode, "lm": stand.step, "temporal": stand.temporal}
+        works |= {"decode": stand.decode} if stand.speaks else {}
+        return {name: timed(work) for name, work in (works | {"all": stand.tick}).items()}
+
+    return sweep(model.config, form, most, contexts, runs, say, works, bandwidth)
 
 
 def bandwidth() -> float:

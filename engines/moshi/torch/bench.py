@@ -11,9 +11,8 @@ import torch
 
 from ...base import FRAME
 from ..config import Sampling
-from ..measure import READ, READS, SETTLED, Setting, Step, Work, host_bandwidth, interleave, step, timed
+from ..measure import READ, READS, SETTLED, Setting, Step, Work, host_bandwidth, sweep, timed
 from ..model import Place
-from ..names import mimi_tensors
 from .lm import Draw
 from .model import TorchModel
 from .plain import Tokens
@@ -73,26 +72,14 @@ class Stand:
 def measure(
     setting: Setting, most: int, contexts: Sequence[int], runs: int, say: Callable[[str], None]
 ) -> tuple[list[Step], float]:
-    """A step of 1, 2, 4 and up to `most` calls or as many as there is memory for, at each context.
-
-    Gives too how many bytes a second the machine read meanwhile, at its best. Raises `ModelError` for what cannot be
-    loaded.
-    """
+    """As `measure.sweep` says. Raises `ModelError` for what cannot be loaded."""
     say("loading" if setting.model else "making weights")
     model, fit = load(setting, most)
-    most = min(most, fit.room)
-    codec = sum(map(math.prod, mimi_tensors(model.config.mimi, model.config.lm.codebooks).values()))
-    longest = model.config.lm.temporal.context
-    steps, byte = [], math.inf
-    for context in sorted({min(context, longest) for context in contexts}):
-        for calls in sorted({most, *(1 << n for n in range(most.bit_length()))}):
-            say(f"{calls} call{'s' * (calls > 1)}, {context} frames of context")
-            runners = _runners(Stand(model, calls, context), setting.device == "cuda")
-            taken = interleave(runners | {"byte": lambda: 1 / bandwidth(setting)}, runs)
-            byte = min(byte, *taken["byte"])
-            read = fit.read + codec * torch.float32.itemsize + calls * fit.ring * context / longest
-            steps.append(step(calls, context, taken, read))
-    return steps, 1 / byte
+
+    def works(calls: int, context: int) -> dict[str, Callable[[], float]]:
+        return _runners(Stand(model, calls, context), setting.device == "cuda")
+
+    return sweep(model.config, fit, most, contexts, runs, say, works, lambda: bandwidth(setting))
 
 
 def _runners(stand: Stand, cuda: bool) -> dict[str, Callable[[], float]]:
